@@ -1,0 +1,208 @@
+"""The policy as immutable values: who the tenants are, what each tier is owed, where models run.
+
+Knows no YAML, no files and no clock; `headgate.policy.load` builds these values and nothing changes them.
+Units are in the names; a limit of None means "no limit", a limit of 0 means "nothing is let through".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from headgate.policy.rules import Rule
+
+
+class Protocol(StrEnum):
+    """The API a client speaks and a cluster serves."""
+
+    OPENAI = "openai"
+    TRITON = "triton"
+
+
+class Rung(StrEnum):
+    """One step of a tier's overload ladder, tried in the order the tier names them."""
+
+    QUEUE = "queue"
+    DEGRADE = "degrade"
+    REJECT = "reject"
+
+
+class OnStoreFailure(StrEnum):
+    """What a sidecar does while the store gives no answer."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JwtIdentity:
+    """A JWT that Envoy's jwt_authn has verified; its payload travels base64url-encoded in a header."""
+
+    payload_header: str
+    tenant_claim: str
+    default_tier: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKeyIdentity:
+    """An API key in a header; `authorization` means `Bearer KEY`. Keys are known by their sha256 only."""
+
+    header: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MtlsIdentity:
+    """A SPIFFE id from `x-forwarded-client-cert`; the pattern holds `{tenant}` once and `*` for one segment."""
+
+    spiffe: str
+    default_tier: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnonymousIdentity:
+    """Requests without any credential belong to this tenant. Always the last source."""
+
+    tenant: str
+
+
+IdentitySource = JwtIdentity | ApiKeyIdentity | MtlsIdentity | AnonymousIdentity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantLimits:
+    """What one tenant may use, whatever its tier allows."""
+
+    concurrency: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """Who pays."""
+
+    name: str
+    tier: str
+    api_key_sha256: tuple[str, ...] = ()
+    weight: float = 1.0
+    limits: TenantLimits = field(default_factory=TenantLimits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """How long and how deep a tier may wait for a cluster."""
+
+    max_wait_seconds: float
+    max_depth: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputTokens:
+    """The tier's output-token default (for requests that name none) and cap (for all)."""
+
+    default: int | None = None
+    max: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """The class of service a tenant bought. A lower `priority` number is served first."""
+
+    name: str
+    priority: int
+    reserved: float = 0.0
+    tier_concurrency: int | None = None
+    tenant_concurrency: int | None = None
+    queue: Queue | None = None
+    on_overload: tuple[Rung, ...] = (Rung.REJECT,)
+    output_tokens: OutputTokens = field(default_factory=OutputTokens)
+    ttft_slo_seconds: float | None = None
+    preemptible: bool = False
+    max_body_bytes: int = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One line of a model's routing table; the first whose `when` holds (or is None) is taken."""
+
+    cluster: str
+    when: Rule | None = None
+    max_output_tokens: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A stable name product teams use, and where it runs."""
+
+    name: str
+    routes: tuple[Route, ...]
+    degrade: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frontend:
+    """One API of a cluster: its protocol, the model's name there, and its `host:port` endpoints.
+
+    `envoy_cluster` is the name in Envoy's configuration and the value of `x-model-cluster`.
+    """
+
+    protocol: Protocol
+    model: str
+    endpoints: tuple[str, ...]
+    envoy_cluster: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """How much a cluster holds at once. `auto` finds the request limit by itself."""
+
+    requests: int | None = None
+    tokens: int | None = None
+    auto: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """US dollars per million tokens."""
+
+    prompt: float = 0.0
+    cached_prompt: float | None = None
+    output: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """One pool of GPUs behind one or more APIs; capacity is shared by all of them."""
+
+    name: str
+    frontends: Mapping[Protocol, Frontend]
+    capacity: Capacity = field(default_factory=Capacity)
+    metrics: str | None = None
+    price: Price = field(default_factory=Price)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The whole policy file as one value.
+
+    Attributes:
+        version: first 12 hex digits of the sha256 of the file's bytes.
+        tenants_by_key: sha256 hex digest of an API key -> tenant name.
+    """
+
+    version: str
+    identity: tuple[IdentitySource, ...]
+    tenants: Mapping[str, Tenant]
+    tiers: Mapping[str, Tier]
+    models: Mapping[str, Model]
+    clusters: Mapping[str, Cluster]
+    tenants_by_key: Mapping[str, str]
+    on_store_failure: OnStoreFailure = OnStoreFailure.CLOSED
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The largest body any tier may send: what Envoy has to be able to buffer."""
+        return max(tier.max_body_bytes for tier in self.tiers.values())
