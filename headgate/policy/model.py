@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from headgate.policy.rules import Rule
+from headgate.policy.rules import Rule, RuleEngine
+
+DEFAULT_MAX_BODY_BYTES = 8 * 1024 * 1024
 
 
 class Protocol(StrEnum):
@@ -120,7 +122,7 @@ class Tier:
     output_tokens: OutputTokens = field(default_factory=OutputTokens)
     ttft_slo_seconds: float | None = None
     preemptible: bool = False
-    max_body_bytes: int = 8 * 1024 * 1024
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +193,7 @@ class Policy:
     Attributes:
         version: first 12 hex digits of the sha256 of the file's bytes.
         tenants_by_key: sha256 hex digest of an API key -> tenant name.
+        rules: evaluates the conditions of this policy's routes.
     """
 
     version: str
@@ -200,6 +203,7 @@ class Policy:
     models: Mapping[str, Model]
     clusters: Mapping[str, Cluster]
     tenants_by_key: Mapping[str, str]
+    rules: RuleEngine
     on_store_failure: OnStoreFailure = OnStoreFailure.CLOSED
 
     @property

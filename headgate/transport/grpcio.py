@@ -66,7 +66,9 @@ def _unary(handler: UnaryHandler) -> Callable[[bytes, grpc.aio.ServicerContext],
     return call
 
 
-def _stream(handler: StreamHandler) -> Callable[[AsyncIterator[bytes], grpc.aio.ServicerContext], Awaitable[None]]:
+def _stream(
+    handler: StreamHandler,
+) -> Callable[[AsyncIterator[bytes], grpc.aio.ServicerContext], Awaitable[None]]:
     async def call(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
         try:
             await handler(messages, context.write)

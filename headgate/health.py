@@ -1,0 +1,63 @@
+"""The standard gRPC health service (grpc.health.v1), so that Envoy and orchestrators can ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from google.protobuf.message import DecodeError
+
+from headgate.pb import health_pb2 as pb
+from headgate.transport import RpcError, Send, Service, StatusCode
+
+
+class Health:
+    """Serving states by service name; "" and `liveness` stand for the process itself."""
+
+    def __init__(self, *services: str) -> None:
+        self._services = {"", "readiness", *services}
+        self._is_serving = True
+        self._changed = asyncio.Event()
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether new work is welcome."""
+        return self._is_serving
+
+    def shut_down(self) -> None:
+        """From now on nothing but `liveness` is serving."""
+        self._is_serving = False
+        self._changed.set()
+
+    def service(self) -> Service:
+        """What a transport serves."""
+        return Service(name="grpc.health.v1.Health", unary={"Check": self._check}, streams={"Watch": self._watch})
+
+    async def _check(self, request: bytes) -> bytes:
+        status = self._status(_name(request))
+        if status == pb.HealthCheckResponse.SERVICE_UNKNOWN:
+            raise RpcError(StatusCode.NOT_FOUND, "unknown service")
+        return pb.HealthCheckResponse(status=status).SerializeToString()
+
+    async def _watch(self, requests: AsyncIterator[bytes], send: Send) -> None:
+        request = await anext(requests, None)
+        if request is None:
+            return
+        name = _name(request)
+        await send(pb.HealthCheckResponse(status=self._status(name)).SerializeToString())
+        await self._changed.wait()
+        await send(pb.HealthCheckResponse(status=self._status(name)).SerializeToString())
+
+    def _status(self, name: str) -> pb.HealthCheckResponse.ServingStatus:
+        if name == "liveness":
+            return pb.HealthCheckResponse.SERVING
+        if name not in self._services:
+            return pb.HealthCheckResponse.SERVICE_UNKNOWN
+        return pb.HealthCheckResponse.SERVING if self._is_serving else pb.HealthCheckResponse.NOT_SERVING
+
+
+def _name(request: bytes) -> str:
+    try:
+        return pb.HealthCheckRequest.FromString(request).service
+    except DecodeError:
+        raise RpcError(StatusCode.INVALID_ARGUMENT, "not a HealthCheckRequest") from None

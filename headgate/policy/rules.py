@@ -1,0 +1,124 @@
+"""Routing conditions: CEL expressions, type-checked when the policy loads and evaluated once per route tried.
+
+The one place that knows the CEL library. Variables and functions are those a policy author may use; their values
+come in as `RuleFacts`. An expression that fails at run time (a division by zero, say) does not hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cel_expr_python import cel
+
+VARIABLES: Mapping[str, Any] = {
+    "tenant": cel.Type.STRING,
+    "tier": cel.Type.STRING,
+    "model": cel.Type.STRING,
+    "protocol": cel.Type.STRING,
+    "stream": cel.Type.BOOL,
+    "prompt_tokens": cel.Type.INT,
+    "prompt_bytes": cel.Type.INT,
+    "max_output_tokens": cel.Type.INT,
+    "expected_output_tokens": cel.Type.INT,
+    "tools": cel.Type.INT,
+    "images": cel.Type.INT,
+    "messages": cel.Type.INT,
+    "session": cel.Type.STRING,
+    "region": cel.Type.STRING,
+}
+_CLUSTER_ARGUMENT = re.compile(r"\b(?:saturation|queue_depth)\(\s*(['\"])(.*?)\1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleFacts:
+    """What a rule may ask about one request: `VARIABLES` by name, and three look-ups.
+
+    Attributes:
+        saturation: cluster name -> 0.0 (idle) .. 1.0 (full).
+        queue_depth: cluster name -> requests waiting for it.
+        header: lower-case header name -> its value, "" when absent.
+    """
+
+    variables: Mapping[str, object]
+    saturation: Callable[[str], float]
+    queue_depth: Callable[[str], int]
+    header: Callable[[str], str]
+
+
+class RuleError(Exception):
+    """Raised when an expression does not compile; the message shows the place with a caret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One compiled condition."""
+
+    source: str
+    expression: Any
+
+    def clusters(self) -> list[str]:
+        """The clusters whose saturation or queue depth the rule asks for by literal name."""
+        return [match[2] for match in _CLUSTER_ARGUMENT.finditer(self.source)]
+
+
+class RuleEngine:
+    """Compiles rules and evaluates them; one per policy version."""
+
+    def __init__(self) -> None:
+        # CEL functions are bound when the environment is made; they look up the request under evaluation here.
+        # Evaluation never awaits, so one slot is enough.
+        self._facts: RuleFacts | None = None
+        self._environment = cel.NewEnv(
+            variables=VARIABLES,
+            functions=[
+                _function("saturation", cel.Type.DOUBLE, lambda name: self._current.saturation(name)),
+                _function("queue_depth", cel.Type.INT, lambda name: self._current.queue_depth(name)),
+                _function("header", cel.Type.STRING, lambda name: self._current.header(name.lower())),
+            ],
+        )
+
+    @property
+    def _current(self) -> RuleFacts:
+        if self._facts is None:
+            raise RuleError("no request is being evaluated")
+        return self._facts
+
+    def compile(self, source: str) -> Rule:
+        """Type-check `source`, which has to be a boolean expression."""
+        try:
+            expression = self._environment.compile(source)
+        except RuntimeError as error:
+            raise RuleError(_readable(str(error))) from None
+        if expression.return_type() != cel.Type.BOOL:
+            raise RuleError(f"is {expression.return_type().name().lower()}, has to be true or false")
+        return Rule(source, expression)
+
+    def first_match(self, rules: list[Rule | None], facts: RuleFacts) -> int | None:
+        """The index of the first rule that holds; None stands for a rule that always does."""
+        activation: Any = None
+        self._facts = facts
+        try:
+            for index, rule in enumerate(rules):
+                if rule is None:
+                    return index
+                if activation is None:
+                    activation = self._environment.Activation(facts.variables)
+                if rule.expression.eval(activation).value() is True:
+                    return index
+            return None
+        finally:
+            self._facts = None
+
+
+def _function(name: str, result: Any, look_up: Callable[[str], object]) -> Any:
+    overload = cel.Overload(f"{name}_string", result, [cel.Type.STRING], impl=look_up)
+    return cel.FunctionDecl(name, [overload])
+
+
+def _readable(message: str) -> str:
+    """The library's own text without its wrapping: `column N: what is wrong`, then the line with a caret."""
+    message = message.removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
+    return re.sub(r"ERROR: <input>:\d+:(\d+): ", r"column \1: ", message).replace(" (in container '')", "")

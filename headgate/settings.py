@@ -1,0 +1,79 @@
+"""Where a process listens and what it reads: settings, from the environment or flags, read once at start.
+
+What may be done to whom is not here but in the policy file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import MappingProxyType
+
+from headgate.errors import SettingsError
+
+_PREFIX = "HEADGATE_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting has a flag of `headgate serve` and an environment variable `HEADGATE_<NAME>`.
+
+    Attributes:
+        policy: the policy file; empty for the one Headgate ships with.
+        extproc_address: gRPC ext_proc and access log, `host:port` or `unix:/path`.
+        ratelimit_address: gRPC rate limit service.
+        ratelimit_http_address: the rate limit service's `/json` and `/healthcheck`.
+        admin_address: `/metrics`, `/healthz`, `/readyz`, `/policy`.
+        grace_seconds: how long a stopping process waits for its open calls.
+        region: the value of `region` in routing rules.
+        log_level: DEBUG, INFO, WARNING or ERROR.
+    """
+
+    policy: str = ""
+    extproc_address: str = "127.0.0.1:9002"
+    ratelimit_address: str = "127.0.0.1:8081"
+    ratelimit_http_address: str = "127.0.0.1:8080"
+    admin_address: str = "127.0.0.1:9090"
+    grace_seconds: float = 10.0
+    region: str = ""
+    log_level: str = "INFO"
+
+    @property
+    def policy_path(self) -> Path:
+        """The policy file to read."""
+        return Path(self.policy) if self.policy else DEFAULT_POLICY
+
+
+DEFAULT_POLICY = Path(__file__).parent / "policy" / "default.yaml"
+
+
+def read_settings(
+    flags: Mapping[str, str | float | None] = MappingProxyType({}), environment: Mapping[str, str] = os.environ
+) -> Settings:
+    """Settings from flags, else from the environment, else the defaults.
+
+    Raises:
+        SettingsError: a value cannot be used.
+    """
+    values: dict[str, str | float] = {}
+    for field in fields(Settings):
+        flag = flags.get(field.name)
+        value = flag if flag is not None else environment.get(_PREFIX + field.name.upper())
+        if value is not None:
+            values[field.name] = _seconds(field.name, value) if field.name == "grace_seconds" else str(value)
+    settings = Settings(**values)  # type: ignore[arg-type]  # each value has its field's type by now
+    if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise SettingsError(f"log_level: has to be DEBUG, INFO, WARNING or ERROR, not '{settings.log_level}'")
+    return settings
+
+
+def _seconds(name: str, value: str | float) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        raise SettingsError(f"{name}: has to be a number of seconds, not '{value}'") from None
+    if not 0.0 <= seconds <= 3600.0:
+        raise SettingsError(f"{name}: has to be between 0 and 3600 seconds, not '{value}'")
+    return seconds

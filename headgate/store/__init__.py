@@ -1,0 +1,86 @@
+"""Who holds what: leases on tenants, tiers and clusters, asked for and granted in one atomic step.
+
+A lease is the right to hold one in-flight slot until it is released or expires. The store decides nothing about
+policy: every limit comes with the question. Implementations: `headgate.store.memory`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class Scope(StrEnum):
+    """What a limit is about; the same word in metric, log, header and refusal."""
+
+    TENANT = "tenant_concurrency"
+    TIER = "tier_concurrency"
+    CLUSTER = "cluster_concurrency"
+    CLUSTER_TOKENS = "cluster_tokens"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRequest:
+    """One atomic question: may this request run there now?
+
+    Attributes:
+        cluster: None for a request that runs on no cluster of the policy (tenant limits only).
+        tokens: prompt plus capped output, in tokens.
+        reserved: share of the cluster (0.0 .. 1.0) each tier has reserved, by tier name.
+    """
+
+    tenant: str
+    tier: str
+    cluster: str | None = None
+    tokens: int = 0
+    tenant_limit: int | None = None
+    tier_limit: int | None = None
+    cluster_limit: int | None = None
+    cluster_token_limit: int | None = None
+    reserved: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A granted request; `id` is unique in its store for ever."""
+
+    id: int
+    request: LeaseRequest
+    granted_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The first scope that had no room, and when it may have some (seconds from now)."""
+
+    scope: Scope
+    retry_after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What is in flight on one cluster."""
+
+    requests: int
+    tokens: int
+
+
+class Store(Protocol):
+    """Where leases live. Every method is one atomic step; a store that cannot answer raises `StoreUnavailable`."""
+
+    async def acquire(self, request: LeaseRequest) -> Lease | Refused:
+        """Take a slot in every scope the request names, or in none."""
+
+    async def release(self, lease: Lease) -> None:
+        """Give the slots back. Releasing a lease a second time changes nothing."""
+
+    def usage(self, cluster: str) -> Usage:
+        """The latest known in-flight numbers of a cluster; never waits."""
+
+    def in_flight(self, scope: Scope, name: str) -> int:
+        """The latest known number of leases of a tenant, tier or cluster; never waits."""
+
+    def on_release(self, listener: Callable[[Lease], None]) -> None:
+        """Call `listener` after every release."""

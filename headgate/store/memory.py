@@ -1,0 +1,42 @@
+"""The store of a sidecar on its own: a ledger in this process, one loop step per question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from headgate.store import Lease, LeaseRequest, Refused, Scope, Usage
+from headgate.store.ledger import Ledger
+
+Clock = Callable[[], float]
+"""Seconds, monotonic."""
+
+
+class MemoryStore:
+    """Leases of this process only; all are gone with it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ledger = Ledger()
+        self._listeners: list[Callable[[Lease], None]] = []
+
+    async def acquire(self, request: LeaseRequest) -> Lease | Refused:
+        """Take a slot in every scope the request names, or in none."""
+        return self._ledger.acquire(request, self._clock())
+
+    async def release(self, lease: Lease) -> None:
+        """Give the slots back. Releasing a lease a second time changes nothing."""
+        if self._ledger.release(lease, self._clock()):
+            for listener in self._listeners:
+                listener(lease)
+
+    def usage(self, cluster: str) -> Usage:
+        """What is in flight on a cluster."""
+        return self._ledger.usage(cluster)
+
+    def in_flight(self, scope: Scope, name: str) -> int:
+        """Leases of a tenant, tier or cluster."""
+        return self._ledger.in_flight(scope, name)
+
+    def on_release(self, listener: Callable[[Lease], None]) -> None:
+        """Call `listener` after every release."""
+        self._listeners.append(listener)
