@@ -1,0 +1,53 @@
+"""The service put together from its parts: the one place of this package that constructs concrete things."""
+
+from __future__ import annotations
+
+import time
+
+from extproc.desk import AdmissionDesk
+from extproc.report import Reporter
+from extproc.service import ExtProcService
+from extproc.signals import ClusterSignals
+from headgate.lifecycle import Process
+from headgate.store import Scope
+from headgate.store.memory import MemoryStore
+
+
+def assemble(process: Process) -> ExtProcService:
+    """The service of this process, its gauges registered."""
+    store = MemoryStore(time.monotonic)
+    desk = AdmissionDesk(store)
+    policy = process.policy.current
+    signals = ClusterSignals(policy, store, desk.queue)
+    service = ExtProcService(
+        policy=policy,
+        desk=desk,
+        signals=signals,
+        report=Reporter(process.metrics).report,
+        clock=time.perf_counter,
+        region=process.settings.region,
+    )
+    metrics = process.metrics
+    metrics.watch("open_streams", "Requests in flight.", (), lambda: [((), service.open_streams)])
+    metrics.watch(
+        "saturation",
+        "How full a cluster is, 0 to 1.",
+        ("cluster",),
+        lambda: [((name,), signals.saturation(name)) for name in policy().clusters],
+    )
+    metrics.watch(
+        "queue_depth",
+        "Requests waiting for a cluster.",
+        ("cluster", "tier"),
+        lambda: list(desk.queue.depths().items()),
+    )
+    metrics.watch(
+        "leases",
+        "Slots in use.",
+        ("scope", "name"),
+        lambda: [
+            *(((Scope.TIER, name), store.in_flight(Scope.TIER, name)) for name in policy().tiers),
+            *(((Scope.CLUSTER, name), store.in_flight(Scope.CLUSTER, name)) for name in policy().clusters),
+        ],
+    )
+    return service

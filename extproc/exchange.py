@@ -1,0 +1,352 @@
+"""The life of one request, from its headers to the end of its stream, as a state machine.
+
+`receive(event, now)` returns the effects the shell has to carry out. No await, no clock, no log: every answer the
+machine needs from outside comes back as an event. Each message of Envoy's gets exactly one reply.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from extproc import answers, refusal
+from extproc.admission import Ladder, can_ever_fit, passing_question, question, tenant_concurrency
+from extproc.events import (
+    AcquireLease,
+    BodyReceived,
+    Continue,
+    Decision,
+    Effect,
+    Event,
+    Forward,
+    HeadersReceived,
+    JoinQueue,
+    LeaseGranted,
+    LeaseRefused,
+    OtherReceived,
+    Phase,
+    ReleaseLease,
+    Report,
+    Respond,
+    StoreFailed,
+    StreamEnded,
+    TurnedAway,
+    Verdict,
+)
+from extproc.headers import Headers
+from extproc.identity import Identity, Unidentified, identify
+from extproc.inspection import inspect
+from extproc.inspection.request import InferenceRequest, RequestError
+from extproc.inspection.target import Operation, Target, parse_target
+from extproc.refusal import Refusal
+from extproc.rewrite import rewrite
+from extproc.routing import Destination, NoDestination, Signals, degraded_routes, find_route
+from headgate.policy.model import OnStoreFailure, Policy, Queue, Rung
+from headgate.store import Lease, Scope
+from headgate.transport import StatusCode
+
+_SCOPE_MESSAGES = {
+    Scope.TENANT: "Your concurrency limit is reached; retry when one of your requests has ended.",
+    Scope.TIER: "All slots of your service tier are in use; retry shortly.",
+    Scope.CLUSTER: "The model is at capacity; retry shortly.",
+    Scope.CLUSTER_TOKENS: "The model is at its token capacity; retry shortly.",
+}
+_QUEUE_MESSAGES = {
+    "queue_full": "The model is at capacity and its queue is full; retry shortly.",
+    "queue_timeout": "The model is at capacity and the wait for it took too long; retry shortly.",
+}
+_TURNED_AWAY_MESSAGES = {
+    "shutting_down": "The gateway is restarting; retry shortly.",
+    "internal_error": "The gateway could not decide on this request; retry shortly.",
+}
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """A request on its way to a lease: where it wants to run now, and what is left if that is refused."""
+
+    request: InferenceRequest
+    body: bytes
+    destination: Destination
+    ladder: Ladder
+
+
+class Exchange:
+    """One request. `policy` stays the same for its whole life, whatever is reloaded meanwhile."""
+
+    def __init__(self, policy: Policy, signals: Signals, region: str = "") -> None:
+        self._policy = policy
+        self._signals = signals
+        self._region = region
+        self._headers = Headers(())
+        self._target = Target(None, Operation.OTHER)
+        self._identity: Identity | None = None
+        self._phase = Phase.REQUEST_HEADERS
+        self._attempt: _Attempt | None = None
+        self._lease: Lease | None = None
+        self._is_decided = False
+        self._is_body_complete = False
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the client's fate is settled: from here on every message is waved through."""
+        return self._is_decided
+
+    def receive(self, event: Event, now: float) -> list[Effect]:
+        """Take one event; `now` in seconds, monotonic."""
+        del now
+        match event:
+            case HeadersReceived(headers, is_end):
+                return self._on_headers(headers, is_end=is_end)
+            case BodyReceived(body, is_end):
+                return self._on_body(body, is_end=is_end)
+            case OtherReceived(phase):
+                return [Continue(phase)]
+            case LeaseGranted():
+                return self._on_granted(event)
+            case LeaseRefused():
+                return self._on_refused(event)
+            case StoreFailed():
+                return self._on_store_failed()
+            case TurnedAway(reason):
+                self._is_decided = False
+                return self._reject(refusal.unavailable(reason, _TURNED_AWAY_MESSAGES[reason]))
+            case StreamEnded():
+                return self._on_end()
+
+    # who, and is it worth reading the body
+
+    def _on_headers(self, headers: Headers, *, is_end: bool) -> list[Effect]:
+        self._headers = headers
+        self._target = parse_target(headers.get(":method"), headers.get(":path"))
+        identity = identify(self._policy, headers)
+        if isinstance(identity, Unidentified):
+            return self._reject(refusal.unidentified(identity.reason, identity.message))
+        self._identity = identity
+        if not self._target.is_inference:
+            return self._on_other_request(identity)
+        refused = self._refuse_by_headers(identity, is_end=is_end)
+        return self._reject(refused) if refused else [Continue(Phase.REQUEST_HEADERS)]
+
+    def _on_other_request(self, identity: Identity) -> list[Effect]:
+        model = self._target.model
+        if model is not None and model not in self._policy.models:
+            return self._reject(refusal.unknown_model(model))
+        if self._target.operation is Operation.METADATA:
+            return self._answer_metadata(identity)
+        return [AcquireLease(passing_question(identity))]
+
+    def _answer_metadata(self, identity: Identity) -> list[Effect]:
+        body = answers.metadata(self._policy, self._target)
+        if body is None:
+            return self._pass_on(identity)
+        self._is_decided = True
+        headers = {"content-type": "application/json"}
+        return [Respond(status=200, headers=headers, body=body, grpc_status=StatusCode.OK, details="metadata")]
+
+    def _refuse_by_headers(self, identity: Identity, *, is_end: bool) -> Refusal | None:
+        """What can be refused before a byte of the body is buffered."""
+        model, size_bytes = self._target.model, self._headers.content_length
+        if model is not None and model not in self._policy.models:
+            return refusal.unknown_model(model)
+        if size_bytes is not None and size_bytes > identity.tier.max_body_bytes:
+            return refusal.too_large(size_bytes, identity.tier.max_body_bytes)
+        if self._headers.get("content-encoding") not in ("", "identity"):
+            return refusal.bad_request("Compressed request bodies are not supported.", "content-encoding", 415)
+        if is_end:
+            return refusal.bad_request("The request has no body; a JSON object is expected.")
+        limit = tenant_concurrency(identity)
+        if limit is None or Rung.QUEUE in identity.tier.on_overload:
+            return None
+        if self._signals.in_flight(Scope.TENANT, identity.tenant.name) < limit:
+            return None
+        return refusal.contended(Scope.TENANT, _SCOPE_MESSAGES[Scope.TENANT], 1.0)
+
+    # what, and where to
+
+    def _on_body(self, body: bytes, *, is_end: bool) -> list[Effect]:
+        if self._is_decided or self._is_body_complete or self._identity is None:
+            # Envoy may deliver the last chunk twice (envoyproxy/envoy#46237).
+            return [Continue(Phase.REQUEST_BODY)]
+        self._phase = Phase.REQUEST_BODY
+        self._is_body_complete = is_end
+        limit = self._identity.tier.max_body_bytes
+        if len(body) > limit:
+            return self._reject(refusal.too_large(len(body), limit))
+        if not is_end:
+            return self._reject(refusal.bad_request("Envoy must buffer the request body (request_body_mode BUFFERED)."))
+        try:
+            request = inspect(self._target, self._headers, body)
+        except RequestError as error:
+            return self._reject(refusal.bad_request(error.message, error.param, error.status))
+        return self._route(self._identity, request, body)
+
+    def _route(self, identity: Identity, request: InferenceRequest, body: bytes) -> list[Effect]:
+        if request.model not in self._policy.models:
+            return self._reject(refusal.unknown_model(request.model))
+        found = find_route(self._policy, identity, request, self._headers, self._signals, self._region)
+        if isinstance(found, NoDestination):
+            return self._reject(refusal.not_served(found.reason, found.message))
+        cheaper = [d for d in degraded_routes(self._policy, identity, request, found) if can_ever_fit(d)]
+        ladder = Ladder(list(identity.tier.on_overload), identity.tier.queue, cheaper)
+        self._attempt = _Attempt(request, body, found, ladder)
+        if not can_ever_fit(found):
+            return self._on_never_fits(self._attempt)
+        return [AcquireLease(question(self._policy, identity, found))]
+
+    def _on_never_fits(self, attempt: _Attempt) -> list[Effect]:
+        limit = attempt.destination.cluster.capacity.tokens or 0
+        return self._reject(refusal.too_long(attempt.destination.charged_tokens, limit))
+
+    # whether now
+
+    def _on_granted(self, granted: LeaseGranted) -> list[Effect]:
+        if self._is_decided or self._identity is None:
+            return [ReleaseLease(granted.lease)]
+        self._lease = granted.lease
+        if self._attempt is None:
+            return self._pass_on(self._identity)
+        return self._admit(self._identity, self._attempt, granted.waited_seconds)
+
+    def _admit(self, identity: Identity, attempt: _Attempt, waited_seconds: float) -> list[Effect]:
+        self._is_decided = True
+        destination = attempt.destination
+        try:
+            changed = rewrite(self._target, self._headers, attempt.request, destination, attempt.body)
+        except RequestError as error:
+            self._is_decided = False
+            return self._reject(refusal.bad_request(error.message, error.param, error.status))
+        verdict = Verdict.QUEUE if waited_seconds else Verdict.ADMIT
+        decision = self._decision(Verdict.DEGRADE if destination.is_degraded else verdict, destination.reason, 200)
+        decision = replace(decision, queue_wait_seconds=waited_seconds)
+        headers = {"x-model-cluster": destination.frontend.envoy_cluster, **_stamp(identity, attempt.request.model)}
+        if changed.path is not None:
+            headers[":path"] = changed.path
+        if changed.body is not None:
+            headers["content-length"] = str(len(changed.body))
+        attempt.body = b""
+        forward = Forward(phase=self._phase, set_headers=headers, body=changed.body, metadata=_metadata(decision))
+        return [forward, Report(decision)]
+
+    def _pass_on(self, identity: Identity) -> list[Effect]:
+        """A request that runs no model: stamped, sent to its model's cluster if it names one, else left to Envoy."""
+        self._is_decided = True
+        headers = _stamp(identity, self._target.model or "")
+        frontend = answers.metadata_frontend(self._policy, self._target)
+        if frontend is not None:
+            headers |= {"x-model-cluster": frontend.envoy_cluster, ":path": self._target.path_for(frontend.model)}
+        decision = self._decision(Verdict.ADMIT, "", 200)
+        forward = Forward(phase=self._phase, set_headers=headers, metadata=_metadata(decision))
+        return [forward, Report(decision)]
+
+    def _on_refused(self, refused: LeaseRefused) -> list[Effect]:
+        attempt = self._attempt
+        if self._is_decided or self._identity is None:
+            return []
+        step = attempt.ladder.next(refused.scope) if attempt is not None else None
+        if attempt is None or step is None:
+            return self._reject(_contended(refused), refused.waited_seconds)
+        if isinstance(step, Queue):
+            asked = question(self._policy, self._identity, attempt.destination)
+            return [JoinQueue(asked, step, self._identity.tier.priority, refused.scope)]
+        reason = refused.queue_reason or refused.scope.value
+        attempt.destination = replace(step, is_degraded=True, reason=reason)
+        return [AcquireLease(question(self._policy, self._identity, step))]
+
+    def _on_store_failed(self) -> list[Effect]:
+        if self._is_decided or self._identity is None:
+            return []
+        if self._policy.on_store_failure is OnStoreFailure.CLOSED:
+            return self._reject(
+                refusal.unavailable("store_unavailable", "Admission is not possible now; retry shortly.")
+            )
+        if self._attempt is None:
+            return self._pass_on(self._identity)
+        return self._admit(self._identity, self._attempt, 0.0)
+
+    # the ends
+
+    def _reject(self, refused: Refusal, waited_seconds: float = 0.0) -> list[Effect]:
+        if self._is_decided:
+            return []
+        self._is_decided = True
+        decision = replace(
+            self._decision(Verdict.REJECT, refused.reason, refused.status), queue_wait_seconds=waited_seconds
+        )
+        if self._attempt is not None:
+            self._attempt.body = b""
+        respond = Respond(
+            status=refused.status,
+            headers=refused.headers,
+            body=refused.body(self._target.protocol),
+            grpc_status=refused.grpc_status,
+            details=f"headgate_{refused.reason}",
+            metadata=_metadata(decision),
+        )
+        return [respond, *self._release(), Report(decision)]
+
+    def _on_end(self) -> list[Effect]:
+        self._is_decided = True
+        return self._release()
+
+    def _release(self) -> list[Effect]:
+        lease, self._lease = self._lease, None
+        return [ReleaseLease(lease)] if lease is not None else []
+
+    def _decision(self, verdict: Verdict, reason: str, status: int) -> Decision:
+        attempt, identity = self._attempt, self._identity
+        known = Decision(
+            request_id=self._headers.get("x-request-id"),
+            verdict=verdict,
+            reason=reason,
+            status=status,
+            tenant=identity.tenant.name if identity else "",
+            tier=identity.tier.name if identity else "",
+            protocol=(self._target.protocol or "other"),
+            operation=self._target.operation,
+            model=self._target.model or "",
+        )
+        if attempt is None:
+            return known
+        return replace(
+            known,
+            model=attempt.request.model,
+            cluster=attempt.destination.cluster.name,
+            prompt_tokens=attempt.request.prompt_tokens,
+            max_output_tokens=attempt.destination.max_output_tokens or 0,
+            charged_tokens=attempt.destination.charged_tokens,
+        )
+
+
+def _contended(refused: LeaseRefused) -> Refusal:
+    reason = refused.queue_reason or refused.scope.value
+    message = _QUEUE_MESSAGES.get(refused.queue_reason or "", _SCOPE_MESSAGES[refused.scope])
+    return refusal.contended(reason, message, refused.retry_after_seconds)
+
+
+def _stamp(identity: Identity, model: str) -> dict[str, str]:
+    """The headers by which rate limits and model servers know the request's owner."""
+    stamp = {"x-headgate-tenant": identity.tenant.name, "x-headgate-tier": identity.tier.name}
+    return stamp | {"x-headgate-model": model} if model else stamp
+
+
+def _metadata(decision: Decision) -> dict[str, str | float]:
+    """Dynamic metadata of namespace `headgate`: for rate limits, response headers and the access log."""
+    text = decision.verdict.lower() + (f"; reason={decision.reason}" if decision.reason else "")
+    if decision.queue_wait_seconds:
+        text += f"; wait={decision.queue_wait_seconds * 1000:.0f}ms"
+    return {
+        "request_id": decision.request_id,
+        "tenant": decision.tenant,
+        "tier": decision.tier,
+        "model": decision.model,
+        "cluster": decision.cluster,
+        "protocol": decision.protocol,
+        "operation": decision.operation,
+        "verdict": decision.verdict,
+        "reason": decision.reason,
+        "decision": text,
+        "prompt_tokens": decision.prompt_tokens,
+        "max_output_tokens": decision.max_output_tokens,
+        "charged_tokens": decision.charged_tokens,
+        "queue_wait_seconds": decision.queue_wait_seconds,
+    }

@@ -1,0 +1,31 @@
+"""Request headers as the decisions read them: lower-case names, one value each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class Headers:
+    """Headers by lower-case name; a repeated header reads as its values joined by a comma (RFC 9110, 5.3)."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        values: dict[str, str] = {}
+        for name, value in pairs:
+            name = name.lower()
+            values[name] = f"{values[name]},{value}" if name in values else value
+        self._values = values
+
+    def get(self, name: str) -> str:
+        """The value, or "" when the header is absent."""
+        return self._values.get(name, "")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    @property
+    def content_length(self) -> int | None:
+        """The declared body size in bytes; None when absent or not a number."""
+        value = self._values.get("content-length", "")
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None

@@ -1,0 +1,82 @@
+"""What a path asks for, before any body is read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import quote, unquote
+
+from headgate.policy.model import Protocol
+
+
+class Operation(StrEnum):
+    """What the client wants done; the words of OpenTelemetry's `gen_ai.operation.name` where it has one."""
+
+    CHAT = "chat"
+    COMPLETION = "text_completion"
+    GENERATE = "generate"
+    GENERATE_STREAM = "generate_stream"
+    INFER = "infer"
+    METADATA = "metadata"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A method and path as parsed.
+
+    Attributes:
+        protocol: None where the path belongs to neither API.
+        model: the model the path names; None where the body does, or nothing.
+        rest: what follows the model's name in a Triton path, query included.
+    """
+
+    protocol: Protocol | None
+    operation: Operation
+    model: str | None = None
+    rest: str = ""
+
+    @property
+    def is_inference(self) -> bool:
+        """Whether the request runs a model, and so needs a cluster."""
+        return self.operation not in (Operation.METADATA, Operation.OTHER)
+
+    def path_for(self, model: str) -> str:
+        """The same Triton path for the model's name on its cluster."""
+        return f"/v2/models/{quote(model, safe='')}{self.rest}"
+
+
+_OPENAI = {"/v1/chat/completions": Operation.CHAT, "/v1/completions": Operation.COMPLETION}
+_OPENAI_MODELS = re.compile(r"/v1/models(?:/(.+))?")
+_TRITON_MODEL = re.compile(r"/v2/models/([^/?]+)((?:/versions/[^/?]+)?(?:/([a-z_]+))?)/?")
+_TRITON_RUNS = {
+    "generate": Operation.GENERATE,
+    "generate_stream": Operation.GENERATE_STREAM,
+    "infer": Operation.INFER,
+}
+_TRITON_METADATA = re.compile(r"/v2(?:/health/(?:live|ready))?")
+
+
+def parse_target(method: str, path: str) -> Target:
+    """Read `:method` and `:path`; never fails, what is not known is `OTHER`."""
+    plain, mark, query = path.partition("?")
+    if method == "POST" and plain in _OPENAI:
+        return Target(Protocol.OPENAI, _OPENAI[plain])
+    if match := _TRITON_MODEL.fullmatch(plain):
+        return _triton_target(method, match, mark + query)
+    if method in ("GET", "HEAD"):
+        if match := _OPENAI_MODELS.fullmatch(plain):
+            return Target(Protocol.OPENAI, Operation.METADATA, unquote(match[1]) if match[1] else None, plain)
+        if _TRITON_METADATA.fullmatch(plain):
+            return Target(Protocol.TRITON, Operation.METADATA, None, plain)
+    protocol = {"/v1/": Protocol.OPENAI, "/v2/": Protocol.TRITON}.get(plain[:4])
+    return Target(protocol, Operation.OTHER)
+
+
+def _triton_target(method: str, match: re.Match[str], query: str) -> Target:
+    model, rest, verb = unquote(match[1]), match[2] + query, match[3]
+    if method == "POST" and verb in _TRITON_RUNS:
+        return Target(Protocol.TRITON, _TRITON_RUNS[verb], model, rest)
+    is_read = method in ("GET", "HEAD") and verb in (None, "ready", "config", "stats")
+    return Target(Protocol.TRITON, Operation.METADATA if is_read else Operation.OTHER, model, rest)

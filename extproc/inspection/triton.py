@@ -1,0 +1,192 @@
+"""Triton's generate, generate_stream and infer bodies, with the tensor names of the stock TensorRT-LLM models.
+
+Knows both dialects: the ensemble's `text_input`/`max_tokens`/`stream` and the llmapi model's
+`sampling_param_max_tokens`/`streaming`. Binary tensors are read in place (KServe v2 binary data extension).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from extproc.headers import Headers
+from extproc.inspection.json import decode
+from extproc.inspection.request import InferenceRequest, RequestError, checked_output_limit
+from extproc.inspection.target import Operation, Target
+from extproc.tokens import estimate_tokens
+from headgate.policy.model import Protocol
+
+TEXT_TENSOR = "text_input"
+OUTPUT_LIMIT_FIELDS = ("max_tokens", "sampling_param_max_tokens", "request_output_len")
+_JSON_LENGTH_HEADER = "inference-header-content-length"
+_INTEGER_BYTES = {"INT32": 4, "UINT32": 4, "INT64": 8, "UINT64": 8}
+
+
+class _Generate(msgspec.Struct):
+    text_input: str | list[str] | None = None
+    max_tokens: int | list[int] | None = None
+    sampling_param_max_tokens: int | list[int] | None = None
+    stream: bool | list[bool] | None = None
+    streaming: bool | list[bool] | None = None
+
+
+class Tensor(msgspec.Struct):
+    """One entry of `inputs`; `data` stays raw JSON until somebody needs it."""
+
+    name: str
+    shape: list[int] = msgspec.field(default_factory=list)
+    datatype: str = ""
+    parameters: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
+    data: msgspec.Raw | None = None
+
+
+class _Infer(msgspec.Struct):
+    inputs: list[Tensor]
+
+
+_GENERATE = msgspec.json.Decoder(_Generate)
+_INFER = msgspec.json.Decoder(_Infer)
+_ANY = msgspec.json.Decoder()
+
+
+@dataclass(frozen=True, slots=True)
+class BinarySpan:
+    """Where a tensor's bytes lie in the body."""
+
+    start: int
+    end: int
+
+
+def inspect_generate(target: Target, body: bytes) -> InferenceRequest:
+    """Read a generate or generate_stream body."""
+    generate = decode(body, _GENERATE)
+    texts = [generate.text_input] if isinstance(generate.text_input, str) else generate.text_input or []
+    fields = {
+        "max_tokens": generate.max_tokens,
+        "sampling_param_max_tokens": generate.sampling_param_max_tokens,
+    }
+    stream = target.operation is Operation.GENERATE_STREAM
+    return _request(
+        target,
+        stream=stream or _only(generate.stream) is True or _only(generate.streaming) is True,
+        texts=texts,
+        limits={name: _one_integer(name, value) for name, value in fields.items() if value is not None},
+    )
+
+
+def inspect_infer(target: Target, headers: Headers, body: bytes) -> InferenceRequest:
+    """Read an infer body: JSON, or JSON followed by binary tensors."""
+    infer, spans = split_infer(headers, body)
+    texts: list[str] = []
+    limits: dict[str, int] = {}
+    for tensor in infer:
+        if tensor.name == TEXT_TENSOR:
+            texts += _strings(tensor, spans, body)
+        elif tensor.name in OUTPUT_LIMIT_FIELDS:
+            limits[tensor.name] = _integer(tensor, spans, body)
+    return _request(target, stream=False, texts=texts, limits=limits)
+
+
+def split_infer(headers: Headers, body: bytes) -> tuple[list[Tensor], dict[str, BinarySpan]]:
+    """The input tensors of an infer body, and where the binary ones have their bytes."""
+    json_bytes = json_length(headers, body)
+    tensors = decode(body[:json_bytes], _INFER).inputs
+    spans: dict[str, BinarySpan] = {}
+    position = json_bytes
+    for tensor in tensors:
+        raw = tensor.parameters.get("binary_data_size")
+        if raw is not None:
+            size = _ANY.decode(raw)
+            if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(body) - position:
+                raise RequestError(
+                    f"'binary_data_size' of tensor '{tensor.name}' does not fit the body.", param="inputs"
+                )
+            spans[tensor.name] = BinarySpan(position, position + size)
+            position += size
+    return tensors, spans
+
+
+def json_length(headers: Headers, body: bytes) -> int:
+    """How many bytes of the body are JSON (`Inference-Header-Content-Length`)."""
+    declared = headers.get(_JSON_LENGTH_HEADER)
+    if not declared:
+        return len(body)
+    if not (declared.isascii() and declared.isdigit() and len(declared) < 19) or int(declared) > len(body):
+        raise RequestError("'Inference-Header-Content-Length' does not fit the body.")
+    return int(declared)
+
+
+def _request(target: Target, *, stream: bool, texts: list[str], limits: dict[str, int]) -> InferenceRequest:
+    for name, value in limits.items():
+        checked_output_limit(value, name)
+    return InferenceRequest(
+        protocol=Protocol.TRITON,
+        model=target.model or "",
+        stream=stream,
+        prompt_bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
+        prompt_tokens=sum(map(estimate_tokens, texts)),
+        max_output_tokens=next(iter(limits.values()), None),
+        output_limit_fields=tuple(limits),
+        messages=len(texts),
+    )
+
+
+def _strings(tensor: Tensor, spans: dict[str, BinarySpan], body: bytes) -> list[str]:
+    if tensor.name in spans:
+        span = spans[tensor.name]
+        return _length_prefixed(body[span.start : span.end])
+    values = _flat(tensor)
+    if not all(isinstance(value, str) for value in values):
+        raise RequestError(f"Tensor '{tensor.name}' has to hold strings.", param=tensor.name)
+    return [str(value) for value in values]
+
+
+def _length_prefixed(data: bytes) -> list[str]:
+    """BYTES elements: each a 4-byte little-endian length, then that many bytes."""
+    texts: list[str] = []
+    position = 0
+    while position < len(data):
+        size = int.from_bytes(data[position : position + 4], "little")
+        position += 4
+        if position + size > len(data):
+            raise RequestError(f"Tensor '{TEXT_TENSOR}' is cut short.", param=TEXT_TENSOR)
+        texts.append(data[position : position + size].decode("utf-8", "replace"))
+        position += size
+    return texts
+
+
+def _integer(tensor: Tensor, spans: dict[str, BinarySpan], body: bytes) -> int:
+    values: list[object]
+    if tensor.name in spans:
+        width = _INTEGER_BYTES.get(tensor.datatype, 0)
+        data = body[spans[tensor.name].start : spans[tensor.name].end]
+        is_signed = tensor.datatype.startswith("INT")
+        values = [int.from_bytes(data, "little", signed=is_signed)] if width and len(data) == width else []
+    else:
+        values = _flat(tensor)
+    if len(values) != 1 or isinstance(values[0], bool) or not isinstance(values[0], int):
+        raise RequestError(f"Tensor '{tensor.name}' has to hold one whole number.", param=tensor.name)
+    return values[0]
+
+
+def _flat(tensor: Tensor) -> list[object]:
+    """The elements of JSON tensor data, however it is nested."""
+    if tensor.data is None:
+        raise RequestError(f"Tensor '{tensor.name}' has no data.", param=tensor.name)
+    values = [_ANY.decode(tensor.data)]
+    while any(isinstance(value, list) for value in values):
+        values = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    return values
+
+
+def _one_integer(field: str, value: int | list[int]) -> int:
+    one = _only(value)
+    if not isinstance(one, int):
+        raise RequestError(f"'{field}' has to be one whole number.", param=field)
+    return one
+
+
+def _only(value: object) -> object:
+    """Triton takes a one-element list for a scalar."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value

@@ -1,0 +1,153 @@
+"""How a request is told no: status, machine-readable reason, and a body in the client's own format.
+
+429: there is capacity, but it is contended. 503: there is none. 400, 401, 404, 413, 415: the request itself.
+The error objects are those of OpenAI's API and of Triton's; the reason is the same string in header, log and metric.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import msgspec
+
+from headgate.policy.model import Protocol
+from headgate.transport import StatusCode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A no, and what the client needs to act on it.
+
+    Attributes:
+        type: OpenAI's `error.type`.
+        code: OpenAI's `error.code`.
+        param: the field at fault, if it is one.
+        retry_after_seconds: None where a retry cannot help.
+    """
+
+    status: int
+    reason: str
+    message: str
+    type: str
+    code: str | None
+    param: str | None = None
+    retry_after_seconds: float | None = None
+
+    def body(self, protocol: Protocol | None) -> bytes:
+        """The response body; OpenAI's shape where the protocol is unknown."""
+        if protocol is Protocol.TRITON:
+            return msgspec.json.encode({"error": self.message})
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return msgspec.json.encode({"error": error})
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Response headers; `retry-after` counts whole seconds, `retry-after-ms` is what openai clients read first."""
+        headers = {"content-type": "application/json", "x-headgate-decision": f"reject; reason={self.reason}"}
+        if self.retry_after_seconds is None:
+            return headers
+        milliseconds = max(1, math.ceil(self.retry_after_seconds * 1000))
+        headers["retry-after"] = str(max(1, math.ceil(self.retry_after_seconds)))
+        headers["retry-after-ms"] = str(milliseconds)
+        return headers
+
+    @property
+    def grpc_status(self) -> StatusCode:
+        """The status a gRPC client sees."""
+        return _GRPC_STATUS.get(self.status, StatusCode.UNKNOWN)
+
+
+_GRPC_STATUS = {
+    400: StatusCode.INVALID_ARGUMENT,
+    401: StatusCode.UNAUTHENTICATED,
+    404: StatusCode.NOT_FOUND,
+    413: StatusCode.RESOURCE_EXHAUSTED,
+    415: StatusCode.INVALID_ARGUMENT,
+    429: StatusCode.RESOURCE_EXHAUSTED,
+    503: StatusCode.UNAVAILABLE,
+}
+
+
+def unidentified(reason: str, message: str) -> Refusal:
+    """Nobody could be named."""
+    return Refusal(status=401, reason=reason, message=message, type="invalid_request_error", code="invalid_api_key")
+
+
+def unknown_model(model: str) -> Refusal:
+    """No model of that name in the policy."""
+    shown = model if len(model) <= 128 else model[:125] + "..."
+    return not_served("unknown_model", f"The model '{shown}' does not exist.")
+
+
+def not_served(reason: str, message: str) -> Refusal:
+    """The model exists, but not for this request."""
+    return Refusal(
+        status=404,
+        reason=reason,
+        message=message,
+        type="invalid_request_error",
+        code="model_not_found",
+        param="model",
+    )
+
+
+def bad_request(message: str, param: str | None = None, status: int = 400) -> Refusal:
+    """The body is not what its path promises."""
+    return Refusal(
+        status=status,
+        reason="bad_request",
+        message=message,
+        type="invalid_request_error",
+        code=None,
+        param=param,
+    )
+
+
+def too_large(size_bytes: int | None, limit_bytes: int) -> Refusal:
+    """The body is larger than the tier may send."""
+    size = f"of {size_bytes} bytes " if size_bytes is not None else ""
+    return Refusal(
+        status=413,
+        reason="body_too_large",
+        message=f"The request body {size}is larger than the {limit_bytes} bytes allowed.",
+        type="invalid_request_error",
+        code="request_too_large",
+    )
+
+
+def too_long(tokens: int, limit_tokens: int) -> Refusal:
+    """Prompt and output together exceed what the cluster can hold even when idle."""
+    return Refusal(
+        status=400,
+        reason="context_too_long",
+        message=f"The request needs about {tokens} tokens; at most {limit_tokens} fit.",
+        type="invalid_request_error",
+        code="context_length_exceeded",
+        param="messages",
+    )
+
+
+def contended(reason: str, message: str, retry_after_seconds: float) -> Refusal:
+    """There is capacity, but others hold it now."""
+    is_own_limit = reason == "tenant_concurrency"
+    return Refusal(
+        status=429,
+        reason=reason,
+        message=message,
+        type="rate_limit_error",
+        code="concurrency_limit_exceeded" if is_own_limit else "server_is_overloaded",
+        retry_after_seconds=retry_after_seconds,
+    )
+
+
+def unavailable(reason: str, message: str) -> Refusal:
+    """There is no capacity at all, or nobody to ask for it."""
+    return Refusal(
+        status=503,
+        reason=reason,
+        message=message,
+        type="service_unavailable_error",
+        code="service_unavailable",
+        retry_after_seconds=1.0,
+    )

@@ -1,0 +1,32 @@
+"""A decision -> metrics, and at DEBUG a log line; the line per finished request is the access log's."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+
+from extproc.events import Decision
+from headgate.logs import FIELDS
+from headgate.metrics import Metrics
+
+_log = logging.getLogger("headgate.decision")
+
+
+class Reporter:
+    """Feeds the process's metrics and log."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def report(self, decision: Decision, decision_seconds: float) -> None:
+        """Count one decision."""
+        # Only a request that was routed names a model of the policy; a refused one may name anything.
+        model = decision.model if decision.cluster else ""
+        labels = (decision.tier, model, decision.cluster, decision.verdict, decision.reason)
+        self._metrics.decisions.labels(*labels).inc()
+        self._metrics.decision_seconds.observe(decision_seconds)
+        if decision.queue_wait_seconds:
+            wait = self._metrics.queue_wait_seconds.labels(decision.tier, decision.cluster)
+            wait.observe(decision.queue_wait_seconds)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("decision", extra={FIELDS: asdict(decision)})

@@ -1,0 +1,153 @@
+"""Where a request runs: the first route of its model that holds and whose cluster speaks the client's protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol as Interface
+
+from extproc.headers import Headers
+from extproc.identity import Identity
+from extproc.inspection.request import InferenceRequest
+from headgate.policy.model import Cluster, Frontend, Model, OutputTokens, Policy, Protocol
+from headgate.policy.rules import RuleFacts
+from headgate.store import Scope
+
+DEFAULT_EXPECTED_OUTPUT_TOKENS = 256
+"""What a request that names no limit is taken to produce, where neither tier nor route says more."""
+
+
+class Signals(Interface):
+    """The state of the clusters as last known; answers at once."""
+
+    def saturation(self, cluster: str) -> float:
+        """0.0 idle .. 1.0 full."""
+
+    def queue_depth(self, cluster: str) -> int:
+        """Requests waiting for the cluster."""
+
+    def in_flight(self, scope: Scope, name: str) -> int:
+        """Leases of a tenant, tier or cluster."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """One place a request can run, and what its output is capped to there (None: no cap)."""
+
+    cluster: Cluster
+    frontend: Frontend
+    max_output_tokens: int | None
+    charged_tokens: int
+    is_degraded: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoDestination:
+    """Why there is none: `protocol_not_served` or `no_route`."""
+
+    reason: str
+    message: str
+
+
+def find_route(
+    policy: Policy, identity: Identity, request: InferenceRequest, headers: Headers, signals: Signals, region: str
+) -> Destination | NoDestination:
+    """Walk the model's routing table."""
+    model = policy.models[request.model]
+    routes = [route for route in model.routes if request.protocol in policy.clusters[route.cluster].frontends]
+    if not routes:
+        return NoDestination(
+            "protocol_not_served", f"The model '{model.name}' is not served over the {_API[request.protocol]} API."
+        )
+    facts = _facts(identity, request, headers, signals, region)
+    index = policy.rules.first_match([route.when for route in routes], facts)
+    if index is None:
+        return NoDestination("no_route", f"No route of the model '{model.name}' takes this request.")
+    route = routes[index]
+    return _destination(
+        policy,
+        identity,
+        request,
+        model,
+        route.cluster,
+        route_limit=route.max_output_tokens,
+        reason=route.reason or "",
+    )
+
+
+def degraded_routes(
+    policy: Policy, identity: Identity, request: InferenceRequest, refused: Destination
+) -> list[Destination]:
+    """The cheaper places the model names, in order, without the one that has just refused."""
+    model = policy.models[request.model]
+    clusters = [
+        name
+        for name in model.degrade
+        if name != refused.cluster.name and request.protocol in policy.clusters[name].frontends
+    ]
+    limits = {route.cluster: route.max_output_tokens for route in reversed(model.routes)}
+    return [
+        _destination(policy, identity, request, model, name, route_limit=limits.get(name), reason="")
+        for name in clusters
+    ]
+
+
+def capped_output_tokens(asked: int | None, tier: OutputTokens, route_limit: int | None) -> int | None:
+    """What the client asked for (or the tier's default), under the tightest of the caps; None without any."""
+    limits = [limit for limit in (tier.max, route_limit) if limit is not None]
+    wanted = asked if asked is not None else tier.default
+    return min([*limits, wanted]) if wanted is not None else min(limits, default=None)
+
+
+_API = {Protocol.OPENAI: "OpenAI", Protocol.TRITON: "Triton"}
+
+
+def _destination(
+    policy: Policy,
+    identity: Identity,
+    request: InferenceRequest,
+    model: Model,
+    name: str,
+    *,
+    route_limit: int | None,
+    reason: str,
+) -> Destination:
+    cluster = policy.clusters[name]
+    max_output_tokens = capped_output_tokens(request.max_output_tokens, identity.tier.output_tokens, route_limit)
+    expected = DEFAULT_EXPECTED_OUTPUT_TOKENS if max_output_tokens is None else max_output_tokens
+    return Destination(
+        cluster=cluster,
+        frontend=cluster.frontends[request.protocol],
+        max_output_tokens=max_output_tokens,
+        charged_tokens=request.prompt_tokens + expected * request.choices,
+        is_degraded=name in model.degrade,
+        reason=reason,
+    )
+
+
+def _facts(identity: Identity, request: InferenceRequest, headers: Headers, signals: Signals, region: str) -> RuleFacts:
+    asked = request.max_output_tokens
+    variables = {
+        "tenant": identity.tenant.name,
+        "tier": identity.tier.name,
+        "model": request.model,
+        "protocol": request.protocol.value,
+        "stream": request.stream,
+        "prompt_tokens": request.prompt_tokens,
+        "prompt_bytes": request.prompt_bytes,
+        "max_output_tokens": 0 if asked is None else asked,
+        "expected_output_tokens": DEFAULT_EXPECTED_OUTPUT_TOKENS if asked is None else asked,
+        "tools": request.tools,
+        "images": request.images,
+        "messages": request.messages,
+        "session": headers.get("x-session-id"),
+        "region": region,
+    }
+    look_up_header: Callable[[str], str] = headers.get
+    return RuleFacts(
+        variables=variables,
+        saturation=signals.saturation,
+        queue_depth=signals.queue_depth,
+        header=look_up_header,
+    )
