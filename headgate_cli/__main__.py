@@ -1,1 +1,146 @@
-def main() -> None: ...
+"""`headgate`: parse the command line and hand over. Heavy imports wait until their command is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from headgate import __version__
+from headgate.errors import HeadgateError, PolicyError
+from headgate.lifecycle import EXIT_USAGE, run_process
+from headgate.policy.load import load_policy
+from headgate.policy.model import Policy
+from headgate.settings import DEFAULT_POLICY
+
+if TYPE_CHECKING:
+    from headgate_cli.stack import StackSettings
+
+app = typer.Typer(
+    name="headgate",
+    help="Admission control and model routing for Envoy in front of Triton and TensorRT-LLM.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+render_app = typer.Typer(help="Write configuration for other programs from the policy.", no_args_is_help=True)
+app.add_typer(render_app, name="render")
+
+PolicyOption = Annotated[str | None, typer.Option(help="Policy file.", show_default="the one shipped with Headgate")]
+
+FreePortsOption = Annotated[bool, typer.Option("--free-ports", help="Use any free ports, not the usual ones.")]
+
+
+def _version(value: bool) -> None:  # noqa: FBT001  (typer's callback form)
+    if value:
+        typer.echo(f"headgate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,  # noqa: FBT002
+) -> None:
+    pass
+
+
+@app.command()
+def serve(
+    policy: PolicyOption = None,
+    extproc_address: Annotated[str | None, typer.Option(help="gRPC ext_proc and access log.")] = None,
+    ratelimit_address: Annotated[str | None, typer.Option(help="gRPC rate limit service.")] = None,
+    ratelimit_http_address: Annotated[str | None, typer.Option(help="Its /json and /healthcheck.")] = None,
+    admin_address: Annotated[str | None, typer.Option(help="/metrics /healthz /readyz /policy.")] = None,
+    grace_seconds: Annotated[float | None, typer.Option(help="Wait for open calls when stopping.")] = None,
+    region: Annotated[str | None, typer.Option(help="The value of `region` in routing rules.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
+) -> None:
+    """Run the three services Envoy calls. Every flag can be set as HEADGATE_<NAME>."""
+    from headgate_cli.serve import serve as serve_all
+
+    flags = {
+        "policy": policy,
+        "extproc_address": extproc_address,
+        "ratelimit_address": ratelimit_address,
+        "ratelimit_http_address": ratelimit_http_address,
+        "admin_address": admin_address,
+        "grace_seconds": grace_seconds,
+        "region": region,
+        "log_level": log_level,
+    }
+    raise typer.Exit(run_process(serve_all, **flags))
+
+
+@app.command()
+def check(policy: Annotated[Path, typer.Argument(help="Policy file.")]) -> None:
+    """List everything that is wrong in a policy file."""
+    loaded = _load(policy)
+    counts = f"{len(loaded.tenants)} tenants, {len(loaded.tiers)} tiers, {len(loaded.models)} models, " + (
+        f"{len(loaded.clusters)} clusters"
+    )
+    Console().print(f"{policy}: good ({counts}; version {loaded.version})", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def up(policy: PolicyOption = None, free_ports: FreePortsOption = False) -> None:  # noqa: FBT002
+    """Start Envoy, Triton, the stand-ins for trtllm-serve and the sidecar on this machine; Ctrl-C stops all."""
+    from headgate_cli.up import up as run_stack
+
+    raise typer.Exit(_run(lambda: run_stack(_stack_settings(policy, free_ports=free_ports), Console())))
+
+
+@app.command()
+def demo(
+    free_ports: FreePortsOption = False,  # noqa: FBT002
+    output: Annotated[Path, typer.Option(help="Where the rows go.")] = Path("build/demo.json"),
+) -> None:
+    """Start the local stack, send it real requests, and check and show what was decided."""
+    from headgate_cli.demo import demo as run_demo
+
+    raise typer.Exit(_run(lambda: run_demo(_stack_settings(None, free_ports=free_ports), output, Console())))
+
+
+def _stack_settings(policy: str | None, *, free_ports: bool) -> StackSettings:
+    from headgate_cli.ports import Ports
+    from headgate_cli.stack import StackSettings
+
+    ports = Ports.free() if free_ports else Ports()
+    return StackSettings(ports=ports, policy=Path(policy) if policy else DEFAULT_POLICY)
+
+
+def _run(command: Callable[[], int]) -> int:
+    try:
+        return command()
+    except PolicyError as error:
+        for problem in error.problems:
+            typer.echo(str(problem), err=True)
+        return EXIT_USAGE
+    except (HeadgateError, OSError) as error:
+        typer.echo(f"headgate: {error}", err=True)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _load(path: Path) -> Policy:
+    try:
+        return load_policy(path.read_bytes(), str(path))
+    except PolicyError as error:
+        for problem in error.problems:
+            typer.echo(str(problem), err=True)
+    except OSError as error:
+        typer.echo(f"{path}: {error.strerror}", err=True)
+    raise typer.Exit(EXIT_USAGE)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

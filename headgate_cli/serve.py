@@ -1,0 +1,28 @@
+"""`headgate serve`: all three services in one process."""
+
+from __future__ import annotations
+
+import accesslog.assembly
+import accesslog.wire
+import extproc.assembly
+import extproc.wire
+import ratelimit.assembly
+from headgate.http import HttpServer
+from headgate.lifecycle import Listener, Process
+from headgate.settings import Settings
+from ratelimit.__main__ import HEALTH_NAME
+from ratelimit.http import http_application
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until a signal."""
+    process = Process(settings, extproc.wire.SERVICE_NAME, accesslog.wire.SERVICE_NAME, HEALTH_NAME)
+    decides = extproc.assembly.assemble(process)
+    limits = ratelimit.assembly.assemble(process)
+    accounts = accesslog.assembly.assemble(process)
+    listeners = [
+        Listener("extproc", settings.extproc_address, [decides.service(), accounts.service()]),
+        Listener("ratelimit", settings.ratelimit_address, [limits.service]),
+    ]
+    http = HttpServer(settings.ratelimit_http_address, http_application(limits, process.health))
+    await process.run(listeners, [http], decides.drain)
