@@ -35,12 +35,17 @@ class MissingPart(HeadgateError):  # noqa: N818  (says what happened)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackSettings:
-    """What to start, and where it keeps its files."""
+    """What to start, and where it keeps its files.
+
+    Attributes:
+        installed: what is installed once, for all stacks.
+        run: the configuration and logs of this one.
+    """
 
     ports: Ports
     policy: Path = DEFAULT_POLICY
-    folder: Path = field(default_factory=home)
-    envoy: Path | None = None
+    installed: Path = field(default_factory=home)
+    run: Path = field(default_factory=lambda: home() / "run")
 
 
 class Stack:
@@ -48,8 +53,8 @@ class Stack:
 
     def __init__(self, settings: StackSettings, announce: Announce) -> None:
         self.settings = settings
-        self.policy_path = settings.folder / "run" / "policy.yaml"
-        self.supervisor = Supervisor(settings.folder / "logs")
+        self.policy_path = settings.run / "policy.yaml"
+        self.supervisor = Supervisor(settings.run / "logs")
         self._announce = announce
         self._exit = ExitStack()
 
@@ -77,8 +82,8 @@ class Stack:
     def _start(self) -> None:
         settings = self.settings
         settings.ports.check_free()
-        envoy = settings.envoy or envoy_binary()
-        triton = TritonEnvironment(settings.folder / "triton")
+        envoy = envoy_binary()
+        triton = TritonEnvironment(settings.installed / "triton")
         triton.ensure(triton_lock(), self._announce)
         self._announce("writing the policy and Envoy's configuration")
         envoy_configuration = self._write_configuration()
@@ -89,7 +94,7 @@ class Stack:
             self._triton(triton, shm_prefix),
             *(self._stand_in(name) for name in _STAND_INS),
             self._sidecar(),
-            self._envoy(envoy, envoy_configuration),
+            envoy_program(envoy, envoy_configuration, ports.envoy_admin),
         ):
             self.supervisor.start(program)
         self.supervisor.wait_ready(lambda name: self._announce(f"waiting for {name}"))
@@ -99,8 +104,7 @@ class Stack:
         from headgate_cli.render.settings import EnvoySettings
         from headgate_cli.render.yaml_text import dump
 
-        ports, run = self.settings.ports, self.policy_path.parent
-        run.mkdir(parents=True, exist_ok=True)
+        ports, run = self.settings.ports, self.settings.run
         text = ports.in_policy(self.settings.policy.read_text())
         self.policy_path.write_text(text)
         policy = load_policy(text.encode(), str(self.settings.policy))
@@ -153,14 +157,12 @@ class Stack:
             ready_url=f"{self.admin_url}/readyz",
         )
 
-    def _envoy(self, binary: Path, configuration: Path) -> Program:
-        # Without hot restart any number of stacks run side by side.
-        options = ["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]
-        return Program(
-            name="envoy",
-            command=[str(binary), "-c", str(configuration), *options],
-            ready_url=f"http://127.0.0.1:{self.settings.ports.envoy_admin}/ready",
-        )
+
+def envoy_program(binary: Path, configuration: Path, admin_port: int, name: str = "envoy") -> Program:
+    """One Envoy; without hot restart any number of them run side by side."""
+    options = ["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]
+    ready = f"http://127.0.0.1:{admin_port}/ready"
+    return Program(name=name, command=[str(binary), "-c", str(configuration), *options], ready_url=ready)
 
 
 def envoy_binary() -> Path:

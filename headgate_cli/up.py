@@ -73,7 +73,7 @@ Headgate is up; Ctrl-C stops all of it.
   Triton           http://127.0.0.1:{ports.triton_http}         metrics on {ports.triton_metrics}
   stand-ins for trtllm-serve (the real one needs a GPU) on ports {ports.trtllm_standard} and {ports.trtllm_fast}
   policy           {stack.policy_path}      edit it: it is reloaded
-  logs             {stack.settings.folder / "logs"}
+  logs             {stack.settings.run / "logs"}
 
 Try:
 

@@ -1,0 +1,1 @@
+"""Limits: Envoy's RateLimitService; descriptors -> limits -> verdicts."""

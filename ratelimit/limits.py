@@ -1,0 +1,141 @@
+"""The values of rate limiting: what Envoy asks, what a limit says, what is answered.
+
+The words are those of Envoy's rate limit API. Knows no configuration file, no protobuf, no counter and no clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+UINT32_MAX = 2**32 - 1
+"""The largest number the API's limits and remainders can carry; as a remainder it means "unlimited"."""
+
+
+class Unit(StrEnum):
+    """The length of a fixed window. A month has 30 days and a year 365, as in the reference."""
+
+    SECOND = "second"
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    YEAR = "year"
+
+    @property
+    def seconds(self) -> int:
+        """The window's length."""
+        return _SECONDS[self]
+
+
+_SECONDS = {
+    Unit.SECOND: 1,
+    Unit.MINUTE: 60,
+    Unit.HOUR: 3600,
+    Unit.DAY: 86_400,
+    Unit.WEEK: 7 * 86_400,
+    Unit.MONTH: 30 * 86_400,
+    Unit.YEAR: 365 * 86_400,
+}
+
+
+class Code(StrEnum):
+    """The answer to a request, and to each of its descriptors."""
+
+    OK = "OK"
+    OVER_LIMIT = "OVER_LIMIT"
+
+
+class Entry(NamedTuple):
+    """One key and value of a descriptor."""
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """How much may pass per window.
+
+    Attributes:
+        requests_per_unit: 0 lets nothing pass.
+        unit: not used when `unlimited`.
+        unit_multiplier: a window is this many units long; at least 1.
+        unlimited: nothing is counted.
+        name: what other limits of the same request name in their `replaces`.
+        replaces: names of limits that do not count in a request which matches this one.
+        shadow_mode: counted, and answered with OK whatever the count.
+        quota_mode: refuses a request only when all its quota limits are over.
+    """
+
+    requests_per_unit: int = 0
+    unit: Unit = Unit.SECOND
+    unit_multiplier: int = 1
+    unlimited: bool = False
+    name: str = ""
+    replaces: frozenset[str] = frozenset()
+    shadow_mode: bool = False
+    quota_mode: bool = False
+
+    @property
+    def window_seconds(self) -> int:
+        """The length of a window."""
+        return self.unit.seconds * self.unit_multiplier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Descriptor:
+    """One thing a request is counted as.
+
+    Attributes:
+        hits_addend: None leaves the number to the request; 0 asks without counting.
+        is_negative_hits: give the hits back instead of taking them.
+        limit: what the caller brings along in place of the configured limit; plain, without name or modes.
+    """
+
+    entries: tuple[Entry, ...]
+    hits_addend: int | None = None
+    is_negative_hits: bool = False
+    limit: Limit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimitRequest:
+    """One ShouldRateLimit call. A `hits_addend` of 0 means 1, as protobuf cannot tell it from an absent one."""
+
+    domain: str
+    descriptors: tuple[Descriptor, ...]
+    hits_addend: int = 0
+
+    def hits(self, descriptor: Descriptor) -> int:
+        """How much this request adds to one descriptor's count; negative for a refund."""
+        hits = max(1, self.hits_addend) if descriptor.hits_addend is None else descriptor.hits_addend
+        return -hits if descriptor.is_negative_hits else hits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The answer to one descriptor.
+
+    Attributes:
+        limit: None when no counted limit matched.
+        remaining: what the window still has room for after this request.
+        reset_seconds: until the window ends; None when nothing is counted.
+        hits: what this request asked for.
+    """
+
+    code: Code = Code.OK
+    limit: Limit | None = None
+    remaining: int = 0
+    reset_seconds: float | None = None
+    hits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to a request: one status per descriptor, in the request's order."""
+
+    code: Code
+    statuses: tuple[Status, ...]

@@ -1,0 +1,119 @@
+"""What a refused client reads: a body in its own protocol's error format, and when to come back.
+
+Only the domain `headgate` speaks to clients; what it may say of a limit is all in the verdict.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ratelimit.limits import Code, Limit, RateLimitRequest, Status, Verdict
+from ratelimit.tenants import PROTOCOL_KEY, TENANT_KEY, Budget
+
+_PLAIN_REASON = "rate_limit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Body, response headers, and dynamic metadata for Envoy's access log."""
+
+    body: bytes
+    headers: tuple[tuple[str, str], ...]
+    metadata: Mapping[str, str | float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    """The limit that stands in the way longest."""
+
+    status: Status
+    limit: Limit
+    tenant: str
+
+    @property
+    def reason(self) -> str:
+        return self.limit.name or _PLAIN_REASON
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether the request is larger than the whole limit, so that no wait helps."""
+        return self.status.hits > self.limit.requests_per_unit
+
+    @property
+    def decision(self) -> str:
+        return f"reject; reason={self.reason}"
+
+    @property
+    def wait_seconds(self) -> float:
+        return self.status.reset_seconds or 0.0
+
+    @property
+    def message(self) -> str:
+        what = self.reason.replace("_", " ")
+        limit = self.limit.requests_per_unit
+        used = limit - self.status.remaining
+        subject = f" for tenant {self.tenant}" if self.tenant else ""
+        text = f"Rate limit reached{subject} on {what}: limit {limit}, used {used}, requested {self.status.hits}."
+        if self.is_hopeless:
+            return f"{text} This request alone exceeds the limit."
+        return f"{text} Please try again in {_whole_seconds(self.wait_seconds)}s."
+
+
+def refusal(request: RateLimitRequest, verdict: Verdict) -> Refusal | None:
+    """What a client of the tenant domain is told; None when the verdict refuses nothing."""
+    cause = _cause(request, verdict)
+    if cause is None:
+        return None
+    return Refusal(
+        body=_body(cause, _first_value(request, PROTOCOL_KEY)),
+        headers=_headers(cause),
+        metadata={
+            "verdict": "REJECT",
+            "reason": cause.reason,
+            "limit": cause.limit.requests_per_unit,
+            "decision": cause.decision,
+        },
+    )
+
+
+def _cause(request: RateLimitRequest, verdict: Verdict) -> _Cause | None:
+    if verdict.code is Code.OK:
+        return None
+    tenant = _first_value(request, TENANT_KEY)
+    causes = [
+        _Cause(status, status.limit, tenant)
+        for status in verdict.statuses
+        if status.code is Code.OVER_LIMIT and status.limit is not None
+    ]
+    return max(causes, key=lambda cause: (cause.is_hopeless, cause.wait_seconds), default=None)
+
+
+def _body(cause: _Cause, protocol: str) -> bytes:
+    if protocol == "triton":
+        return json.dumps({"error": cause.message}).encode()
+    kind = Budget.TOKENS if cause.reason == Budget.TOKENS.reason else Budget.REQUESTS
+    error = {"message": cause.message, "type": kind, "param": None, "code": "rate_limit_exceeded"}
+    return json.dumps({"error": error}).encode()
+
+
+def _headers(cause: _Cause) -> tuple[tuple[str, str], ...]:
+    headers = (
+        ("content-type", "application/json"),
+        ("retry-after", str(_whole_seconds(cause.wait_seconds))),
+        ("retry-after-ms", str(max(1, math.ceil(cause.wait_seconds * 1000)))),
+        ("x-headgate-decision", cause.decision),
+    )
+    # OpenAI's clients obey this header before retry-after.
+    return (*headers, ("x-should-retry", "false")) if cause.is_hopeless else headers
+
+
+def _first_value(request: RateLimitRequest, key: str) -> str:
+    entries = (entry for descriptor in request.descriptors for entry in descriptor.entries)
+    return next((entry.value for entry in entries if entry.key == key), "")
+
+
+def _whole_seconds(seconds: float) -> int:
+    return max(1, math.ceil(seconds))
