@@ -1,4 +1,4 @@
-"""The whole stack on real parts, started once: Envoy 1.40, an Envoy 1.39.3 beside it, Triton, the stand-ins, Headgate."""
+"""The whole stack on real parts, started once: Envoy 1.40, 1.39.3 beside it, Triton, the stand-ins, Headgate."""
 
 from __future__ import annotations
 
