@@ -94,7 +94,7 @@ class Stack:
             self._triton(triton, shm_prefix),
             *(self._stand_in(name) for name in _STAND_INS),
             self._sidecar(),
-            envoy_program(envoy, envoy_configuration, ports.envoy_admin),
+            envoy_program(envoy, envoy_configuration, settings.ports.envoy_admin),
         ):
             self.supervisor.start(program)
         self.supervisor.wait_ready(lambda name: self._announce(f"waiting for {name}"))

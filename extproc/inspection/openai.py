@@ -20,7 +20,7 @@ class _Part(msgspec.Struct):
 
 class _Message(msgspec.Struct):
     content: str | list[_Part] | None = None
-    tool_calls: msgspec.Raw | None = None
+    tool_calls: msgspec.Raw = msgspec.Raw()
 
 
 class _Common(msgspec.Struct):
@@ -57,7 +57,7 @@ def inspect_chat(body: bytes) -> InferenceRequest:
         raise RequestError("'messages' has to hold at least one message.", param="messages")
     texts, images = _contents(chat.messages)
     tools = chat.tools or []
-    texts += [bytes(tool).decode() for tool in tools]
+    texts += [bytes(tool).decode("utf-8", "replace") for tool in tools]
     return _request(
         chat,
         prompt_bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
@@ -79,6 +79,7 @@ def inspect_completion(body: bytes) -> InferenceRequest:
         prompt_bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
         prompt_tokens=sum(map(estimate_tokens, texts)) + token_ids,
         messages=len(texts) or 1,
+        prompts=1 if prompt and isinstance(prompt[0], int) else len(prompt),
     )
 
 
@@ -92,8 +93,7 @@ def _contents(messages: list[_Message]) -> tuple[list[str], int]:
             parts = message.content or []
             texts += [part.text for part in parts if part.text is not None]
             images += sum(part.type == "image_url" for part in parts)
-        if message.tool_calls is not None:
-            texts.append(bytes(message.tool_calls).decode())
+        texts.append(bytes(message.tool_calls).decode("utf-8", "replace"))
     return texts, images
 
 
@@ -107,7 +107,9 @@ def _prompt(raw: bytes) -> list[str] | list[int] | list[list[int]]:
     raise RequestError("'prompt' has to be text, token ids, or a list of either.", param="prompt")
 
 
-def _request(common: _Common, *, prompt_bytes: int, prompt_tokens: int, **counts: int) -> InferenceRequest:
+def _request(
+    common: _Common, *, prompt_bytes: int, prompt_tokens: int, prompts: int = 1, **counts: int
+) -> InferenceRequest:
     limits = {
         field: checked_output_limit(value, field)
         for field, value in (
@@ -128,6 +130,7 @@ def _request(common: _Common, *, prompt_bytes: int, prompt_tokens: int, **counts
         # max_completion_tokens is the newer name and wins where both are sent.
         max_output_tokens=next(iter(limits.values()), None),
         output_limit_fields=tuple(limits),
-        choices=choices,
+        are_output_limits_equal=len(set(limits.values())) <= 1,
+        choices=choices * max(1, prompts),
         **counts,
     )

@@ -32,8 +32,9 @@ class InferenceRequest:
         prompt_bytes: UTF-8 bytes of all text of the prompt.
         prompt_tokens: an estimate, see `extproc.tokens`.
         max_output_tokens: what the client asked for at most, per choice; None when it did not say.
-        output_limit_fields: the fields of the body that carry `max_output_tokens`.
-        choices: completions generated side by side (`n`); output tokens count that many times.
+        output_limit_fields: the fields of the body that limit the output.
+        are_output_limits_equal: whether each of them says `max_output_tokens`.
+        choices: completions generated side by side (`n` for each prompt); output tokens count that many times.
     """
 
     protocol: Protocol
@@ -43,6 +44,7 @@ class InferenceRequest:
     prompt_tokens: int = 0
     max_output_tokens: int | None = None
     output_limit_fields: tuple[str, ...] = ()
+    are_output_limits_equal: bool = True
     choices: int = 1
     messages: int = 0
     tools: int = 0

@@ -38,7 +38,7 @@ class Tensor(msgspec.Struct):
     shape: list[int] = msgspec.field(default_factory=list)
     datatype: str = ""
     parameters: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw()
 
 
 class _Infer(msgspec.Struct):
@@ -92,12 +92,14 @@ def split_infer(headers: Headers, body: bytes) -> tuple[list[Tensor], dict[str, 
     """The input tensors of an infer body, and where the binary ones have their bytes."""
     json_bytes = json_length(headers, body)
     tensors = decode(body[:json_bytes], _INFER).inputs
+    if len({tensor.name for tensor in tensors}) < len(tensors):
+        raise RequestError("'inputs' names a tensor twice.", param="inputs")
     spans: dict[str, BinarySpan] = {}
     position = json_bytes
     for tensor in tensors:
         raw = tensor.parameters.get("binary_data_size")
         if raw is not None:
-            size = _ANY.decode(raw)
+            size = decode(bytes(raw), _ANY)
             if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(body) - position:
                 raise RequestError(
                     f"'binary_data_size' of tensor '{tensor.name}' does not fit the body.", param="inputs"
@@ -120,6 +122,9 @@ def json_length(headers: Headers, body: bytes) -> int:
 def _request(target: Target, *, stream: bool, texts: list[str], limits: dict[str, int]) -> InferenceRequest:
     for name, value in limits.items():
         checked_output_limit(value, name)
+    if len(set(limits.values())) > 1:
+        # Which of them counts depends on the model's dialect, and so would the cap.
+        raise RequestError(f"{' and '.join(map(repr, limits))} have to be equal.", param=next(iter(limits)))
     return InferenceRequest(
         protocol=Protocol.TRITON,
         model=target.model or "",
@@ -172,11 +177,16 @@ def _integer(tensor: Tensor, spans: dict[str, BinarySpan], body: bytes) -> int:
 
 def _flat(tensor: Tensor) -> list[object]:
     """The elements of JSON tensor data, however it is nested."""
-    if tensor.data is None:
+    if not bytes(tensor.data):
         raise RequestError(f"Tensor '{tensor.name}' has no data.", param=tensor.name)
-    values = [_ANY.decode(tensor.data)]
-    while any(isinstance(value, list) for value in values):
-        values = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    values: list[object] = []
+    pending = [decode(bytes(tensor.data), _ANY)]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, list):
+            pending.extend(reversed(value))
+        else:
+            values.append(value)
     return values
 
 
