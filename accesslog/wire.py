@@ -15,10 +15,12 @@ from headgate.transport import RpcError, StatusCode
 SERVICE_NAME = "envoy.service.accesslog.v3.AccessLogService"
 _DECISION = "headgate"
 _USAGE = "headgate.usage"
+_RATE_LIMIT = "envoy.filters.http.ratelimit"
+_FINISHED = (pb.NotSet, pb.DownstreamEnd)
 
 
 def parse_records(message: bytes) -> Iterator[RequestRecord]:
-    """The HTTP entries of a `StreamAccessLogsMessage`.
+    """The finished HTTP requests of a `StreamAccessLogsMessage`; entries of any other moment are left out.
 
     Raises:
         RpcError: INVALID_ARGUMENT when the bytes are not one.
@@ -27,7 +29,11 @@ def parse_records(message: bytes) -> Iterator[RequestRecord]:
         logs = pb.StreamAccessLogsMessage.FromString(message)
     except DecodeError:
         raise RpcError(StatusCode.INVALID_ARGUMENT, "not a StreamAccessLogsMessage") from None
-    return map(_record, logs.http_logs.log_entry)
+    return (_record(entry) for entry in logs.http_logs.log_entry if _is_finished(entry.common_properties))
+
+
+def _is_finished(common: pb.AccessLogCommon) -> bool:
+    return not common.intermediate_log_entry and common.access_log_type in _FINISHED
 
 
 def _record(entry: pb.HTTPAccessLogEntry) -> RequestRecord:
@@ -35,6 +41,9 @@ def _record(entry: pb.HTTPAccessLogEntry) -> RequestRecord:
     known = common.metadata.filter_metadata
     decision: Mapping[str, Value] = known[_DECISION].fields if _DECISION in known else {}
     usage: Mapping[str, Value] = known[_USAGE].fields if _USAGE in known else {}
+    rate_limit: Mapping[str, Value] = known[_RATE_LIMIT].fields if _RATE_LIMIT in known else {}
+    # Rate limits come after the decision: their refusal is the last word.
+    last_word = rate_limit if _text(rate_limit, "verdict") else decision
     return RequestRecord(
         request_id=_text(decision, "request_id") or request.request_id,
         tenant=_text(decision, "tenant"),
@@ -42,8 +51,8 @@ def _record(entry: pb.HTTPAccessLogEntry) -> RequestRecord:
         model=_text(decision, "model"),
         cluster=_text(decision, "cluster"),
         protocol=_text(decision, "protocol"),
-        verdict=_text(decision, "verdict"),
-        reason=_text(decision, "reason"),
+        verdict=_text(last_word, "verdict"),
+        reason=_text(last_word, "reason"),
         status=response.response_code.value,
         details=response.response_code_details,
         duration_seconds=_duration_seconds(common),

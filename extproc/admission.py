@@ -39,10 +39,19 @@ def passing_question(identity: Identity) -> LeaseRequest:
     return LeaseRequest(tenant=identity.tenant.name, tier=identity.tier.name, tenant_limit=tenant_concurrency(identity))
 
 
-def can_ever_fit(destination: Destination) -> bool:
-    """Whether the cluster could hold the request when idle."""
+def idle_room_tokens(policy: Policy, identity: Identity, destination: Destination) -> int | None:
+    """What the tier can have of the idle cluster: its tokens less what other tiers have reserved; None for no limit."""
     limit = destination.cluster.capacity.tokens
-    return limit is None or destination.charged_tokens <= limit
+    if limit is None:
+        return None
+    others = (tier.reserved for name, tier in policy.tiers.items() if name != identity.tier.name)
+    return limit - sum(int(share * limit) for share in others)
+
+
+def can_ever_fit(policy: Policy, identity: Identity, destination: Destination) -> bool:
+    """Whether the cluster could hold the request when idle."""
+    room = idle_room_tokens(policy, identity, destination)
+    return room is None or destination.charged_tokens <= room
 
 
 @dataclass(slots=True)

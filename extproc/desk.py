@@ -69,6 +69,10 @@ class AdmissionDesk:
 
     def _on_release(self, lease: Lease) -> None:
         del lease
+        # A turn later: one refused just before this release stands in the queue by then and is not overlooked.
+        asyncio.get_running_loop().call_soon(self._wake)
+
+    def _wake(self) -> None:
         self._is_dispatch_due = bool(self._waiting)
         if self._is_dispatch_due and (self._dispatching is None or self._dispatching.done()):
             self._dispatching = asyncio.get_running_loop().create_task(self._dispatch())

@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from extproc import answers, refusal
-from extproc.admission import Ladder, can_ever_fit, passing_question, question, tenant_concurrency
+from extproc.admission import (
+    Ladder,
+    can_ever_fit,
+    idle_room_tokens,
+    passing_question,
+    question,
+    tenant_concurrency,
+)
 from extproc.events import (
     AcquireLease,
     BodyReceived,
@@ -116,6 +123,8 @@ class Exchange:
     # who, and is it worth reading the body
 
     def _on_headers(self, headers: Headers, *, is_end: bool) -> list[Effect]:
+        if self._is_decided or self._phase is Phase.REQUEST_BODY:
+            return [Continue(Phase.REQUEST_HEADERS)]
         self._headers = headers
         self._target = parse_target(headers.get(":method"), headers.get(":path"))
         identity = identify(self._policy, headers)
@@ -164,10 +173,13 @@ class Exchange:
     # what, and where to
 
     def _on_body(self, body: bytes, *, is_end: bool) -> list[Effect]:
-        if self._is_decided or self._is_body_complete or self._identity is None:
+        if self._is_decided or self._is_body_complete:
             # Envoy may deliver the last chunk twice (envoyproxy/envoy#46237).
             return [Continue(Phase.REQUEST_BODY)]
         self._phase = Phase.REQUEST_BODY
+        if self._identity is None:
+            # An Envoy told to skip the request headers; nobody is known to let through.
+            return self._reject(refusal.unavailable("internal_error", _TURNED_AWAY_MESSAGES["internal_error"]))
         self._is_body_complete = is_end
         limit = self._identity.tier.max_body_bytes
         if len(body) > limit:
@@ -186,16 +198,20 @@ class Exchange:
         found = find_route(self._policy, identity, request, self._headers, self._signals, self._region)
         if isinstance(found, NoDestination):
             return self._reject(refusal.not_served(found.reason, found.message))
-        cheaper = [d for d in degraded_routes(self._policy, identity, request, found) if can_ever_fit(d)]
+        cheaper = [
+            place
+            for place in degraded_routes(self._policy, identity, request, found)
+            if can_ever_fit(self._policy, identity, place)
+        ]
         ladder = Ladder(list(identity.tier.on_overload), identity.tier.queue, cheaper)
         self._attempt = _Attempt(request, body, found, ladder)
-        if not can_ever_fit(found):
-            return self._on_never_fits(self._attempt)
+        if not can_ever_fit(self._policy, identity, found):
+            return self._on_never_fits(identity, self._attempt)
         return [AcquireLease(question(self._policy, identity, found))]
 
-    def _on_never_fits(self, attempt: _Attempt) -> list[Effect]:
-        limit = attempt.destination.cluster.capacity.tokens or 0
-        return self._reject(refusal.too_long(attempt.destination.charged_tokens, limit))
+    def _on_never_fits(self, identity: Identity, attempt: _Attempt) -> list[Effect]:
+        room = idle_room_tokens(self._policy, identity, attempt.destination) or 0
+        return self._reject(refusal.too_long(attempt.destination.charged_tokens, room))
 
     # whether now
 
@@ -282,7 +298,8 @@ class Exchange:
             details=f"headgate_{refused.reason}",
             metadata=_metadata(decision),
         )
-        return [respond, *self._release(), Report(decision)]
+        # The slot first: the client may be gone, and then nothing after its answer happens.
+        return [*self._release(), respond, Report(decision)]
 
     def _on_end(self) -> list[Effect]:
         self._is_decided = True

@@ -29,7 +29,7 @@ from headgate.policy.model import (
 )
 
 _FORWARDED_CERTIFICATE = "x-forwarded-client-cert"
-_CERTIFICATE_FIELD = re.compile(r'\s*([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^;,]*)([;,]|$)')
+_CERTIFICATE_FIELD = re.compile(r'\s*([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^;,"]*)([;,]|$)')
 _MAX_CLAIMS_CHARACTERS = 32 * 1024
 
 
@@ -120,8 +120,11 @@ def _by_certificate(source: MtlsIdentity, policy: Policy, headers: Headers) -> I
     certificate = headers.get(_FORWARDED_CERTIFICATE)
     if not certificate:
         return None
+    uris = _uris_of_nearest_peer(certificate)
+    if uris is None:
+        return Unidentified("invalid_credential", "The forwarded client certificate cannot be read.")
     pattern = _spiffe_pattern(source.spiffe)
-    for uri in _uris_of_nearest_peer(certificate):
+    for uri in uris:
         match = pattern.fullmatch(uri)
         if match is not None:
             return _named(policy, match["tenant"], source.default_tier)
@@ -136,19 +139,24 @@ def _spiffe_pattern(spiffe: str) -> re.Pattern[str]:
     return re.compile(pattern.replace(r"\*", "[^/]+"))
 
 
-def _uris_of_nearest_peer(certificate: str) -> list[str]:
-    """The URI fields of the last element, which is the one Envoy wrote itself (its docs on XFCC)."""
+def _uris_of_nearest_peer(certificate: str) -> list[str] | None:
+    """The URI fields of the last element, which is the one Envoy wrote itself (its docs on XFCC).
+
+    None when any part cannot be read: elements before the last may be the client's own, and an open quote
+    or a stray character there must not hide what Envoy appended.
+    """
     uris: list[str] = []
     position = 0
-    while match := _CERTIFICATE_FIELD.match(certificate, position):
+    while position < len(certificate):
+        match = _CERTIFICATE_FIELD.match(certificate, position)
+        if match is None:
+            return None
         key, value, separator = match.groups()
         if key.lower() == "uri":
             uris.append(value.strip('"'))
-        if separator == "" or match.end() == len(certificate):
-            break
-        if separator == ",":
-            uris.clear()
         position = match.end()
+        if separator == "," and position < len(certificate):
+            uris.clear()
     return uris
 
 

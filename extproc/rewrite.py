@@ -36,7 +36,7 @@ def rewrite(
 ) -> Rewrite:
     """Fit a request to the place it runs at."""
     limit = destination.max_output_tokens
-    is_limit_new = limit is not None and limit != request.max_output_tokens
+    is_limit_new = limit is not None and not (limit == request.max_output_tokens and request.are_output_limits_equal)
     if request.protocol is Protocol.TRITON:
         path = target.path_for(destination.frontend.model)
         is_renamed = destination.frontend.model != request.model
@@ -81,7 +81,7 @@ def _edit_infer(headers: Headers, body: bytes, limit: int) -> bytes:
 
 def _edit_tensors(head: bytes, names: list[str], limit: int) -> bytes:
     fields = decode(head, _INPUTS)
-    tensors = _TENSORS.decode(fields["inputs"])
+    tensors = decode(bytes(fields["inputs"]), _TENSORS)
     for tensor in tensors:
         if msgspec.json.decode(tensor["name"]) in names:
             tensor["data"] = msgspec.Raw(f"[{limit}]".encode())

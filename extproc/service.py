@@ -187,7 +187,8 @@ class _Conversation:
                 if reading.done() and reading.result() is None:
                     await self._abandon(waiting)
                     return None
-        except asyncio.CancelledError:
+        except BaseException:
+            # Cancelled, or the stream broke: either way nobody is left to use the slot.
             await self._abandon(waiting)
             raise
         return waiting.result()

@@ -12,7 +12,7 @@ from headgate.transport import RpcError, Send, Service, StatusCode
 
 
 class Health:
-    """Serving states by service name; "" and `liveness` stand for the process itself."""
+    """Serving states by service name; "" and `readiness` stand for all of them, `liveness` for the process itself."""
 
     def __init__(self, *services: str) -> None:
         self._services = {"", "readiness", *services}

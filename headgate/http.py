@@ -10,35 +10,57 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.applications import Starlette
 
+_STOP_SECONDS = 3
+"""How long a stopping server waits for requests that do not end."""
+
 
 class HttpServer:
     """Serves a Starlette application on `host:port`; port 0 takes any free one."""
 
     def __init__(self, address: str, application: Starlette) -> None:
-        host, _, port = address.rpartition(":")
-        self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._where = (host.strip("[]"), int(port))
-        config = uvicorn.Config(application, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=30)
-        self._server = _QuietServer(config)
+        self._host, _, port = address.rpartition(":")
+        self._port = int(port)
+        self._server = _QuietServer(
+            uvicorn.Config(
+                application,
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=_STOP_SECONDS,
+            )
+        )
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
-        """Listen; return the address actually bound."""
-        try:
-            self._socket.bind(self._where)
-        except OSError as error:
-            raise OSError(f"cannot listen on {self._where[0]}:{self._where[1]}: {error.strerror}") from error
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        """Listen; return the address actually bound.
+
+        Raises:
+            OSError: somebody else listens there, or the address is not of this machine.
+        """
+        listening = self._listen()
+        port = listening.getsockname()[1]
+        self._task = asyncio.create_task(self._server.serve(sockets=[listening]))
         await self._server.listening.wait()
-        return f"{self._where[0]}:{self._socket.getsockname()[1]}"
+        return f"{self._host}:{port}"
 
     async def stop(self) -> None:
         """Answer what is open and close."""
         self._server.should_exit = True
         if self._task is not None:
             await self._task
-        self._socket.close()
+
+    def _listen(self) -> socket.socket:
+        listening = socket.socket(socket.AF_INET6 if self._host.startswith("[") else socket.AF_INET)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((self._host.strip("[]"), self._port))
+            listening.listen()
+        except OSError as error:
+            listening.close()
+            raise OSError(f"cannot listen on {self._host}:{self._port}: {error.strerror}") from error
+        return listening
 
 
 class _QuietServer(uvicorn.Server):

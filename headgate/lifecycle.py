@@ -128,6 +128,9 @@ def run_process(serve: Callable[[Settings], Coroutine[None, None, None]], **flag
         print(f"a setting cannot be used: {error}", file=sys.stderr)
         return EXIT_USAGE
     except OSError as error:
+        if error.filename is not None:
+            print(f"the policy cannot be read: {error.filename}: {error.strerror}", file=sys.stderr)
+            return EXIT_USAGE
         print(f"cannot start: {error}", file=sys.stderr)
-        return EXIT_USAGE if isinstance(error, FileNotFoundError) else EXIT_UNAVAILABLE
+        return EXIT_UNAVAILABLE
     return 0

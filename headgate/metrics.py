@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -45,6 +45,8 @@ class Metrics:
     """The process's metrics; services hold the one they feed."""
 
     def __init__(self) -> None:
+        # One more series for every counter, saying nothing a query asks for.
+        disable_created_metrics()
         self.registry = CollectorRegistry()
         counter, histogram, gauge = _factories(self.registry)
         self.decisions = counter("decisions", "Requests decided on.", "tier", "model", "cluster", "verdict", "reason")

@@ -6,6 +6,7 @@ What may be done to whom is not here but in the policy file.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +15,10 @@ from types import MappingProxyType
 from headgate.errors import SettingsError
 
 _PREFIX = "HEADGATE_"
+_HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+_SOCKET_PATH = re.compile(r"unix:/.+")
+_GRPC_ADDRESSES = ("extproc_address", "ratelimit_address")
+_HTTP_ADDRESSES = ("ratelimit_http_address", "admin_address")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +28,9 @@ class Settings:
     Attributes:
         policy: the policy file; empty for the one Headgate ships with.
         extproc_address: gRPC ext_proc and access log, `host:port` or `unix:/path`.
-        ratelimit_address: gRPC rate limit service.
-        ratelimit_http_address: the rate limit service's `/json` and `/healthcheck`.
-        admin_address: `/metrics`, `/healthz`, `/readyz`, `/policy`.
+        ratelimit_address: gRPC rate limit service, in the same two forms.
+        ratelimit_http_address: the rate limit service's `/json` and `/healthcheck`, `host:port`.
+        admin_address: `/metrics`, `/healthz`, `/readyz`, `/policy`, `host:port`.
         grace_seconds: how long a stopping process waits for its open calls.
         region: the value of `region` in routing rules.
         log_level: DEBUG, INFO, WARNING or ERROR.
@@ -66,7 +71,19 @@ def read_settings(
     settings = Settings(**values)  # type: ignore[arg-type]  # each value has its field's type by now
     if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise SettingsError(f"log_level: has to be DEBUG, INFO, WARNING or ERROR, not '{settings.log_level}'")
+    for name in (*_GRPC_ADDRESSES, *_HTTP_ADDRESSES):
+        _check_address(name, getattr(settings, name))
     return settings
+
+
+def _check_address(name: str, address: str) -> None:
+    takes_path = name in _GRPC_ADDRESSES
+    if takes_path and _SOCKET_PATH.fullmatch(address):
+        return
+    match = _HOST_AND_PORT.fullmatch(address)
+    if match is None or int(match[1]) > 65535:
+        form = "host:port or unix:/path" if takes_path else "host:port"
+        raise SettingsError(f"{name}: has to be {form}, not '{address}'")
 
 
 def _seconds(name: str, value: str | float) -> float:

@@ -15,6 +15,7 @@ from headgate.lifecycle import EXIT_USAGE, run_process
 from headgate.policy.load import load_policy
 from headgate.policy.model import Policy
 from headgate.settings import DEFAULT_POLICY
+from headgate_cli.render.command import render_envoy
 
 if TYPE_CHECKING:
     from headgate_cli.stack import StackSettings
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 render_app = typer.Typer(help="Write configuration for other programs from the policy.", no_args_is_help=True)
 app.add_typer(render_app, name="render")
+render_app.command("envoy")(render_envoy)
 
 PolicyOption = Annotated[str | None, typer.Option(help="Policy file.", show_default="the one shipped with Headgate")]
 

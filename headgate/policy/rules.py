@@ -29,7 +29,8 @@ VARIABLES: Mapping[str, Any] = {
     "session": cel.Type.STRING,
     "region": cel.Type.STRING,
 }
-_CLUSTER_ARGUMENT = re.compile(r"\b(?:saturation|queue_depth)\(\s*(['\"])(.*?)\1")
+_CLUSTER_ARGUMENT = re.compile(r"\b(?:saturation|queue_depth)\s*\(\s*(['\"])(.*?)\1")
+_STATUS = re.compile(r"([A-Z_]+): (.*) \[\1\]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,5 +121,6 @@ def _function(name: str, result: Any, look_up: Callable[[str], object]) -> Any:
 
 def _readable(message: str) -> str:
     """The library's own text without its wrapping: `column N: what is wrong`, then the line with a caret."""
-    message = message.removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
+    status = _STATUS.fullmatch(message)
+    message = status[2] if status else message
     return re.sub(r"ERROR: <input>:\d+:(\d+): ", r"column \1: ", message).replace(" (in container '')", "")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from watchfiles import awatch
 
-from headgate.errors import PolicyError
+from headgate.errors import PolicyError, Problem
 from headgate.logs import FIELDS
 from headgate.policy.load import load_policy
 from headgate.policy.model import Policy
@@ -31,8 +31,8 @@ class PolicyFile:
         self._on_change: list[Callable[[Policy], None]] = []
         self._on_refused: list[Callable[[PolicyError], None]] = []
         text = path.read_bytes()
-        self._digest = hashlib.sha256(text).digest()
-        self._policy = load_policy(text, path.name)
+        self._digest: bytes | None = hashlib.sha256(text).digest()
+        self._policy = load_policy(text, str(path))
 
     def on_change(self, listener: Callable[[Policy], None]) -> None:
         """Call `listener` with every policy that comes into force, beginning with the present one."""
@@ -40,40 +40,61 @@ class PolicyFile:
         listener(self._policy)
 
     def on_refused(self, listener: Callable[[PolicyError], None]) -> None:
-        """Call `listener` for every new file that is wrong."""
+        """Call `listener` for every new file that is wrong, and when there is none any more."""
         self._on_refused.append(listener)
 
     def current(self) -> Policy:
         """The policy in force."""
         return self._policy
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Read the file again if its content is new; a wrong one is reported and changes nothing."""
         try:
-            text = self._path.read_bytes()
+            text = await asyncio.to_thread(self._path.read_bytes)
         except OSError as error:
-            _log.error("the policy file cannot be read; the old policy stays", extra={FIELDS: {"error": str(error)}})
+            problem = Problem(str(self._path), 0, "", f"cannot be read: {error.strerror}")
+            if self._is_new(None):
+                self._refuse(PolicyError([problem]))
             return
-        digest = hashlib.sha256(text).digest()
-        if digest == self._digest:
+        if not self._is_new(hashlib.sha256(text).digest()):
             return
-        self._digest = digest
         try:
-            self._policy = load_policy(text, self._path.name)
+            # A large file takes seconds to load; requests do not wait for it.
+            policy = await asyncio.to_thread(load_policy, text, str(self._path))
         except PolicyError as error:
-            problems = [str(problem) for problem in error.problems]
-            _log.error("the new policy is refused; the old one stays", extra={FIELDS: {"problems": problems}})
-            for refused in self._on_refused:
-                refused(error)
+            self._refuse(error)
             return
-        _log.info("a new policy is in force", extra={FIELDS: {"policy_version": self._policy.version}})
-        for changed in self._on_change:
-            changed(self._policy)
+        self._enforce(policy)
 
     async def watch(self, stop: asyncio.Event) -> None:
         """Reload on every change until `stop` is set.
 
-        Watches the folder, not the file: editors replace files and Kubernetes swaps a link beside them.
+        Watches the folder, not the file: editors replace files and Kubernetes swaps a link beside them. What sends no
+        events (a network mount, a folder that is itself a swapped link) is seen by a look every five seconds.
         """
-        async for _ in awatch(self._path.resolve().parent, self._path.parent, stop_event=stop, recursive=False):
-            self.reload()
+        folders = {self._path.resolve().parent, self._path.parent}
+        try:
+            async for _ in awatch(
+                *folders, watch_filter=None, stop_event=stop, rust_timeout=5_000, yield_on_timeout=True, recursive=False
+            ):
+                await self.reload()
+        except OSError as error:
+            _log.error("the policy file cannot be watched: no reload", extra={FIELDS: {"error": str(error)}})
+
+    def _is_new(self, digest: bytes | None) -> bool:
+        """Whether the content differs from what was seen last; None stands for no content."""
+        is_new = digest != self._digest
+        self._digest = digest
+        return is_new
+
+    def _refuse(self, error: PolicyError) -> None:
+        problems = [str(problem) for problem in error.problems]
+        _log.error("the new policy is refused; the old one stays", extra={FIELDS: {"problems": problems}})
+        for listener in self._on_refused:
+            listener(error)
+
+    def _enforce(self, policy: Policy) -> None:
+        self._policy = policy
+        _log.info("a new policy is in force", extra={FIELDS: {"policy_version": policy.version}})
+        for listener in self._on_change:
+            listener(policy)

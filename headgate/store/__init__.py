@@ -26,7 +26,7 @@ class LeaseRequest:
     """One atomic question: may this request run there now?
 
     Attributes:
-        cluster: None for a request that runs on no cluster of the policy (tenant limits only).
+        cluster: None for a request that runs on no cluster of the policy: only its tenant's limit counts.
         tokens: prompt plus capped output, in tokens.
         reserved: share of the cluster (0.0 .. 1.0) each tier has reserved, by tier name.
     """

@@ -14,6 +14,8 @@ from headgate.store import Lease, LeaseRequest, Refused, Scope, Usage
 
 MAX_RETRY_AFTER_SECONDS = 120.0
 """openai-python does not retry at all when told to wait longer."""
+MIN_RETRY_AFTER_SECONDS = 0.01
+"""Zero would be an invitation to a busy loop."""
 _NEWEST_WEIGHT = 0.1
 _FIRST_GUESS_SECONDS = 1.0
 
@@ -74,10 +76,10 @@ class Ledger:
     def _first_full(self, request: LeaseRequest) -> Scope | None:
         if request.tenant_limit is not None and self._tenants[request.tenant] >= request.tenant_limit:
             return Scope.TENANT
-        if request.tier_limit is not None and self._tiers[request.tier] >= request.tier_limit:
-            return Scope.TIER
         if request.cluster is None:
             return None
+        if request.tier_limit is not None and self._tiers[request.tier] >= request.tier_limit:
+            return Scope.TIER
         where = (request.cluster, request.tier)
         limit, token_limit = request.cluster_limit, request.cluster_token_limit
         if limit is not None and self._requests.free(where, limit, request.reserved) < 1:
@@ -88,8 +90,8 @@ class Ledger:
 
     def _count(self, request: LeaseRequest, sign: int) -> None:
         _add(self._tenants, request.tenant, sign)
-        _add(self._tiers, request.tier, sign)
         if request.cluster is not None:
+            _add(self._tiers, request.tier, sign)
             where = (request.cluster, request.tier)
             self._requests.add(where, sign)
             self._tokens.add(where, sign * request.tokens)
@@ -100,7 +102,7 @@ class Ledger:
         counted = Scope.CLUSTER if scope is Scope.CLUSTER_TOKENS else scope
         holders = max(1, self.in_flight(counted, name))
         mean = self._mean_hold_seconds.get(request.cluster, _FIRST_GUESS_SECONDS)
-        return min(mean / holders, MAX_RETRY_AFTER_SECONDS)
+        return min(max(mean / holders, MIN_RETRY_AFTER_SECONDS), MAX_RETRY_AFTER_SECONDS)
 
 
 class _Pool:
@@ -116,12 +118,17 @@ class _Pool:
         free = limit - self.total[cluster]
         for other, share in reserved.items():
             if other != tier:
-                free -= max(0, int(share * limit) - self._by_tier[(cluster, other)])
+                free -= max(0, _slots(share, limit) - self._by_tier[(cluster, other)])
         return free
 
     def add(self, where: tuple[str, str], amount: int) -> None:
         _add(self.total, where[0], amount)
         _add(self._by_tier, where, amount)
+
+
+def _slots(share: float, limit: int) -> int:
+    """The whole slots of a share; 0.29 of 100 is 29, whatever floating point makes of it."""
+    return int(share * limit + 1e-9)
 
 
 def _add(counts: Counter[Key], key: Key, amount: int) -> None:

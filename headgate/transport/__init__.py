@@ -1,7 +1,8 @@
 """How Envoy's calls reach a service: a gRPC server reduced to handlers over bytes.
 
 A service is a name and its methods; a handler sees message bytes and a way to answer, nothing of HTTP/2 or grpcio.
-Implementations: `headgate.transport.grpcio`.
+Each kind of method exists twice: as a coroutine, and, for the data path, as plain calls that need no task per stream.
+Implementations: `headgate.transport.lean` and, as the reference, `headgate.transport.grpcio`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ class StatusCode(IntEnum):
     """The gRPC status codes used here (https://grpc.io/docs/guides/status-codes/)."""
 
     OK = 0
+    CANCELLED = 1
     UNKNOWN = 2
     INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
     RESOURCE_EXHAUSTED = 8
     UNIMPLEMENTED = 12
@@ -37,6 +40,7 @@ class RpcError(Exception):
 
 Send = Callable[[bytes], Awaitable[None]]
 UnaryHandler = Callable[[bytes], Awaitable[bytes]]
+"""Answers one message. Cancelled when the peer leaves or its deadline passes."""
 StreamHandler = Callable[[AsyncIterator[bytes], Send], Awaitable[None]]
 """Reads messages until the peer half-closes, answers through `Send`.
 
@@ -44,14 +48,82 @@ Returning ends the stream with status OK. The peer's cancellation arrives as the
 `asyncio.CancelledError`, either at any time: release what is held in `finally`.
 """
 
+FunctionHandler = Callable[[bytes], bytes]
+"""Answers one message at once, on the event loop: it may not block."""
+Metadata = tuple[tuple[str, str | bytes], ...]
+"""What the peer sent beside its messages, in its order; names in lower case, values of `-bin` names as bytes."""
+
+
+class Call(Protocol):
+    """The transport's side of one stream, given to its conversation. On the event loop only."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the peer sent with the call."""
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """The peer's deadline, counted from the call's start; the transport enforces it."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody still waits for an answer: False once finished, cancelled, too late or disconnected."""
+
+    def send(self, message: bytes) -> None:
+        """Answer with a message. Without effect when nobody waits for it any more.
+
+        It never blocks: what the peer does not take is kept, and a call that keeps too much is cut.
+        """
+
+    def finish(self, code: StatusCode = StatusCode.OK, message: str = "") -> None:
+        """End the stream; what was sent before arrives first. A second time has no effect."""
+
+    def pause(self) -> None:
+        """Take no more messages for now; those already on their way (a window full at most) still arrive."""
+
+    def resume(self) -> None:
+        """Take messages again."""
+
+    def on_cancelled(self, listener: Callable[[], None]) -> None:
+        """Call `listener`, once, if the peer gives up before the stream is finished, even after its half-close."""
+
+
+class Conversation(Protocol):
+    """A handler's side of one stream: plain calls, so that a stream needs no task.
+
+    A method that raises `RpcError` ends the stream with that status; any other exception ends it with UNKNOWN.
+    """
+
+    def receive(self, message: bytes) -> None:
+        """Take the peer's next message."""
+
+    def ended(self) -> None:
+        """No message comes any more. Called exactly once, and last, whatever happens to the stream.
+
+        `Call.is_open` tells a half-close (True: the stream is still to be finished) from the rest.
+        """
+
+
+OpenConversation = Callable[[Call], Conversation]
+"""Called once a stream, at its start."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One gRPC service: its full name and its methods by bare name."""
+    """One gRPC service: its full name and its methods by bare name.
+
+    Attributes:
+        unary: one message for one, by a coroutine.
+        streams: any number of messages either way, by a coroutine.
+        functions: one message for one, answered at once.
+        conversations: any number of messages either way, by plain calls.
+    """
 
     name: str
     unary: Mapping[str, UnaryHandler] = field(default_factory=dict)
     streams: Mapping[str, StreamHandler] = field(default_factory=dict)
+    functions: Mapping[str, FunctionHandler] = field(default_factory=dict)
+    conversations: Mapping[str, OpenConversation] = field(default_factory=dict)
 
 
 class Server(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 import grpc
@@ -32,11 +33,15 @@ class GrpcioServer:
         self._server.add_generic_rpc_handlers(tuple(_generic_handler(service) for service in services))
 
     async def start(self) -> str:
-        """Listen; return the address actually bound."""
+        """Listen; return the address actually bound.
+
+        Raises:
+            OSError: somebody else listens there, or the address is not of this machine.
+        """
         try:
             port = self._server.add_insecure_port(self._address)
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {self._address}: {error}") from error
+            raise OSError(f"cannot listen on {self._address}: {_reason(self._address)}") from error
         await self._server.start()
         if self._address.startswith("unix:"):
             return self._address
@@ -45,6 +50,18 @@ class GrpcioServer:
     async def drain(self, grace_seconds: float) -> None:
         """Refuse new calls, give open ones this long to end by themselves, then close."""
         await self._server.stop(grace_seconds)
+
+
+def _reason(address: str) -> str:
+    """Why an address cannot be listened on: gRPC tells only its own log, a socket of ours tells us."""
+    host, _, port = address.rpartition(":")
+    is_path, is_v6 = address.startswith("unix:"), host.startswith("[")
+    with socket.socket(socket.AF_UNIX if is_path else socket.AF_INET6 if is_v6 else socket.AF_INET) as probe:
+        try:
+            probe.bind(port if is_path else (host.strip("[]"), int(port)))
+        except OSError as error:
+            return str(error.strerror)
+    return "gRPC cannot use it"
 
 
 def _generic_handler(service: Service) -> grpc.GenericRpcHandler:

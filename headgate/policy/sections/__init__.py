@@ -1,0 +1,1 @@
+"""The sections of a policy file, one module each: nodes -> the values of `headgate.policy.model`."""

@@ -1,0 +1,84 @@
+"""The section `clusters`: where models run, over which APIs, and how much each pool holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from headgate.policy.model import Capacity, Cluster, Frontend, Price, Protocol
+from headgate.policy.node import Node, optional_integer
+
+_FRONTEND = ("protocol", "model", "endpoints")
+_ENDPOINT = r"(?:[A-Za-z0-9_.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}"
+
+
+def read_cluster(name: str, node: Node) -> Cluster:
+    """One cluster. Its frontend stands in place when it is the only one."""
+    fields = node.fields(*_FRONTEND, "frontends", "capacity", "metrics", "price")
+    frontends = _in_place(name, node, fields) if "frontends" not in fields else _listed(name, fields)
+    return Cluster(
+        name=name,
+        frontends=MappingProxyType(frontends),
+        capacity=_capacity(fields["capacity"]) if "capacity" in fields else Capacity(),
+        metrics=_endpoint(fields["metrics"]) if "metrics" in fields else None,
+        price=_price(fields["price"]) if "price" in fields else Price(),
+    )
+
+
+def _in_place(cluster: str, node: Node, fields: Mapping[str, Node]) -> dict[Protocol, Frontend]:
+    frontend = _frontend(cluster, node, fields)
+    return {frontend.protocol: frontend} if frontend else {}
+
+
+def _listed(cluster: str, fields: Mapping[str, Node]) -> dict[Protocol, Frontend]:
+    for key in _FRONTEND:
+        if key in fields:
+            fields[key].report("stands in each of the frontends, not beside them")
+    frontends: dict[Protocol, Frontend] = {}
+    for element in fields["frontends"].elements(empty="names no frontend"):
+        frontend = _frontend(cluster, element, element.fields(*_FRONTEND))
+        if frontend is None:
+            continue
+        if frontend.protocol in frontends:
+            element.report(f"the cluster has a frontend for {frontend.protocol} already")
+        frontends[frontend.protocol] = frontend
+    if len(frontends) < 2:
+        return frontends
+    # Two APIs of one pool are two clusters to Envoy, which knows an upstream by its ports.
+    return {p: replace(f, envoy_cluster=f"{cluster}.{p}") for p, f in frontends.items()}
+
+
+def _frontend(cluster: str, node: Node, fields: Mapping[str, Node]) -> Frontend | None:
+    node.require(fields, _FRONTEND)
+    protocol = fields["protocol"].choice(Protocol) if "protocol" in fields else None
+    model = fields["model"].text() if "model" in fields else ""
+    endpoints = fields["endpoints"].elements(empty="names no endpoint") if "endpoints" in fields else []
+    addresses = tuple(_endpoint(endpoint) for endpoint in endpoints)
+    if protocol is None:
+        return None
+    return Frontend(protocol=protocol, model=model, endpoints=addresses, envoy_cluster=cluster)
+
+
+def _endpoint(node: Node) -> str:
+    endpoint = node.text(_ENDPOINT, "host:port")
+    if endpoint and not 0 < int(endpoint.rpartition(":")[2]) < 65536:
+        node.report(f"has to be host:port, not '{endpoint}'")
+    return endpoint
+
+
+def _capacity(node: Node) -> Capacity:
+    if node.is_text:
+        node.text("auto", "'auto' or a mapping of requests and tokens")
+        return Capacity(auto=True)
+    fields = node.fields("requests", "tokens")
+    return Capacity(requests=optional_integer(fields, "requests"), tokens=optional_integer(fields, "tokens"))
+
+
+def _price(node: Node) -> Price:
+    fields = node.fields("prompt", "cached_prompt", "output")
+    return Price(
+        prompt=fields["prompt"].number() if "prompt" in fields else 0.0,
+        cached_prompt=fields["cached_prompt"].number() if "cached_prompt" in fields else None,
+        output=fields["output"].number() if "output" in fields else 0.0,
+    )

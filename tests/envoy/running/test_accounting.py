@@ -1,0 +1,95 @@
+"""What ratelimit is asked to charge and what the access log says was used."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+Stack = Any
+
+JSON_RESPONSE_BYTES = 9 * 1024 * 1024
+
+
+def test_ratelimit_is_asked_for_requests_and_tokens_and_told_the_protocol(stack: Stack) -> None:
+    stack.post()
+
+    (asked,) = stack.ratelimit.requests
+    assert asked.domain == "headgate"
+    assert [{entry.key: entry.value for entry in descriptor.entries} for descriptor in asked.descriptors] == [
+        {"tenant": "acme", "limit": "requests"},
+        {"tenant": "acme", "limit": "tokens"},
+        {"protocol": "openai"},
+    ]
+
+
+# A million is where a number printed from a double turns into 1e+06.
+@pytest.mark.parametrize("tokens", [0, 1, 999_999, 1_000_000, 1_234_567, 2_000_000, 1_000_000_000])
+def test_the_charge_arrives_to_the_token(stack: Stack, say: SimpleNamespace, tokens: int) -> None:
+    stack.extproc.on_body = lambda _: say.routed("standard", charged_tokens=tokens)
+
+    stack.post()
+
+    requests, charged, protocol = stack.ratelimit.requests[0].descriptors
+    assert charged.HasField("hits_addend")
+    assert charged.hits_addend.value == tokens
+    assert not requests.HasField("hits_addend")
+    assert not protocol.HasField("hits_addend")
+
+
+OPENAI = b'{"usage": {"prompt_tokens": 11, "completion_tokens": 22, "prompt_tokens_details": {"cached_tokens": 4}}}'
+TRITON = b'{"text_output": "a", "num_input_tokens": 11, "num_output_tokens": 22}'
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8"])
+@pytest.mark.parametrize(("body", "cached"), [(OPENAI, {"cached_tokens": 4}), (TRITON, {})])
+def test_usage_of_a_document_is_in_the_record(
+    stack: Stack, content_type: str, body: bytes, cached: dict[str, int]
+) -> None:
+    stack.models["standard"].content_type, stack.models["standard"].chunks = content_type, (body,)
+
+    assert stack.post().body == body
+
+    assert stack.metadata("headgate.usage") == {"prompt_tokens": 11, "completion_tokens": 22} | cached
+
+
+@pytest.mark.parametrize("content_type", ["text/event-stream", "text/event-stream; charset=utf-8"])
+@pytest.mark.parametrize(("last", "cached"), [(OPENAI, {"cached_tokens": 4}), (TRITON, {})])
+def test_usage_of_a_stream_is_the_last_it_says(
+    stack: Stack, content_type: str, last: bytes, cached: dict[str, int]
+) -> None:
+    first = b'data: {"usage": null, "num_input_tokens": 11, "num_output_tokens": 1}\n\n'
+    model = stack.models["standard"]
+    # Events do not end where chunks do.
+    model.content_type, model.chunks = (
+        content_type,
+        (first[:20], first[20:] + b"data: " + last, b"\n\ndata: [DONE]\n\n"),
+    )
+
+    stack.post()
+
+    assert stack.metadata("headgate.usage") == {"prompt_tokens": 11, "completion_tokens": 22} | cached
+
+
+@pytest.mark.parametrize("body", [b"no json", b"[1]", b'{"usage": "much"}', b""])
+def test_a_response_without_usage_passes_as_it_is(stack: Stack, body: bytes) -> None:
+    stack.models["standard"].chunks = (body,)
+
+    assert stack.post().body == body
+
+    assert stack.metadata("headgate.usage") == {}
+
+
+def test_a_json_response_may_be_longer_than_a_request(stack: Stack) -> None:
+    stack.models["standard"].chunks = (b'{"x": "', b"y" * JSON_RESPONSE_BYTES, b'"}')
+
+    assert len(stack.post().body) == JSON_RESPONSE_BYTES + 9
+
+
+def test_a_record_holds_what_ext_proc_said(stack: Stack) -> None:
+    stack.post()
+
+    said = {"decision": "admit", "model": "assistant", "protocol": "openai", "charged_tokens": 7}
+    assert stack.metadata("headgate") == said
+    assert stack.record().common_properties.upstream_cluster == "standard"

@@ -1,0 +1,339 @@
+"""Chat and completion bodies of OpenAI's API, as decisions read them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extproc.headers import Headers
+from extproc.inspection import inspect
+from extproc.inspection.request import MAX_OUTPUT_TOKENS, InferenceRequest, RequestError
+from extproc.inspection.target import Operation, Target
+from extproc.tokens import estimate_tokens
+from headgate.policy.model import Protocol
+
+CHAT = Target(Protocol.OPENAI, Operation.CHAT)
+COMPLETION = Target(Protocol.OPENAI, Operation.COMPLETION)
+TARGETS = st.sampled_from([CHAT, COMPLETION])
+HELLO = "Hello, who are you?"
+HELLO_TOKENS = estimate_tokens(HELLO)
+PER_MESSAGE = 4
+PER_IMAGE = 1024
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+def read_chat(**fields: Any) -> InferenceRequest:
+    return read(CHAT, {"model": "assistant", "messages": [{"role": "user", "content": HELLO}]} | fields)
+
+
+def read_completion(**fields: Any) -> InferenceRequest:
+    return read(COMPLETION, {"model": "assistant", "prompt": HELLO} | fields)
+
+
+def read(target: Target, body: object) -> InferenceRequest:
+    return inspect(target, Headers(()), body if isinstance(body, bytes) else json.dumps(body).encode())
+
+
+def refused(target: Target, body: object) -> RequestError:
+    with pytest.raises(RequestError) as raised:
+        read(target, body)
+    assert raised.value.status == 400
+    return raised.value
+
+
+# chat
+
+
+def test_a_chat_is_read_whole() -> None:
+    assert read_chat(max_tokens=50, stream=True, n=2, temperature=0.5, user="u") == InferenceRequest(
+        protocol=Protocol.OPENAI,
+        model="assistant",
+        stream=True,
+        prompt_bytes=len(HELLO),
+        prompt_tokens=HELLO_TOKENS + PER_MESSAGE,
+        max_output_tokens=50,
+        output_limit_fields=("max_tokens",),
+        choices=2,
+        messages=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("messages", "prompt_bytes", "prompt_tokens", "images"),
+    [
+        ([{"role": "user", "content": HELLO}], 19, HELLO_TOKENS + PER_MESSAGE, 0),
+        ([{"role": "system", "content": HELLO}, {"role": "user", "content": HELLO}], 38, 2 * HELLO_TOKENS + 8, 0),
+        ([{"role": "user", "content": [{"type": "text", "text": HELLO}]}], 19, HELLO_TOKENS + PER_MESSAGE, 0),
+        ([{"role": "user", "content": [{"text": HELLO}, {"type": "text", "text": HELLO}]}], 38, 2 * HELLO_TOKENS + 4, 0),
+        ([{"role": "assistant", "content": None}], 0, PER_MESSAGE, 0),
+        ([{"role": "assistant"}], 0, PER_MESSAGE, 0),
+        ([{"role": "user", "content": ""}], 0, PER_MESSAGE, 0),
+        ([{"role": "user", "content": []}], 0, PER_MESSAGE, 0),
+        ([{}], 0, PER_MESSAGE, 0),
+        ([{"role": "user", "content": "\u00e9\U0001f600"}], 6, estimate_tokens("\u00e9\U0001f600") + PER_MESSAGE, 0),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}],
+            0,
+            PER_MESSAGE + PER_IMAGE,
+            1,
+        ),
+        (
+            [{"content": [{"type": "text", "text": HELLO}, {"type": "image_url"}, {"type": "image_url"}]}],
+            19,
+            HELLO_TOKENS + PER_MESSAGE + 2 * PER_IMAGE,
+            2,
+        ),
+        ([{"content": [{"type": "input_audio", "input_audio": {"data": "AAAA"}}]}], 0, PER_MESSAGE, 0),
+    ],
+    ids=[
+        "text",
+        "two messages",
+        "one part",
+        "two parts",
+        "null content",
+        "no content",
+        "empty content",
+        "no parts",
+        "an empty message",
+        "beyond ascii",
+        "an image",
+        "text and images",
+        "a part of another kind",
+    ],
+)
+def test_messages_count_by_their_text_and_images(
+    messages: list[object], prompt_bytes: int, prompt_tokens: int, images: int
+) -> None:
+    request = read_chat(messages=messages)
+
+    assert (request.prompt_bytes, request.prompt_tokens, request.images) == (prompt_bytes, prompt_tokens, images)
+    assert request.messages == len(messages)
+
+
+def test_tools_count_by_their_json() -> None:
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    plain = read_chat()
+
+    request = read_chat(tools=[tool, tool])
+
+    text = json.dumps(tool)
+    assert request.tools == 2
+    assert request.prompt_bytes == plain.prompt_bytes + 2 * len(text)
+    assert request.prompt_tokens == plain.prompt_tokens + 2 * estimate_tokens(text)
+
+
+def test_tool_calls_of_earlier_turns_count_as_text() -> None:
+    calls = [{"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Bern"}'}}]
+
+    request = read_chat(messages=[{"role": "assistant", "content": None, "tool_calls": calls}])
+
+    assert request.prompt_bytes == len(json.dumps(calls))
+    assert request.prompt_tokens == estimate_tokens(json.dumps(calls)) + PER_MESSAGE
+
+
+def test_text_that_is_not_utf_8_is_refused_where_it_is_read_and_counted_where_it_is_not() -> None:
+    body = b'{"model":"assistant","messages":[{"content":"hi"}],"tools":[{"name":"\xff"}]}'
+
+    assert read(CHAT, body).tools == 1
+    assert refused(CHAT, body.replace(b"hi", b"\xff")).message == "The request body is not valid UTF-8."
+
+
+@pytest.mark.parametrize("stream", [None, False, True])
+def test_a_stream_is_asked_for_by_true_only(stream: bool | None) -> None:
+    assert read_chat(stream=stream).stream is (stream is True)
+
+
+# completions
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompt_bytes", "prompt_tokens", "messages", "choices"),
+    [
+        (HELLO, 19, HELLO_TOKENS, 1, 1),
+        ("", 0, 0, 1, 1),
+        ([HELLO], 19, HELLO_TOKENS, 1, 1),
+        ([HELLO, "Bye"], 22, HELLO_TOKENS + estimate_tokens("Bye"), 2, 2),
+        ([1, 2, 3], 0, 3, 1, 1),
+        ([[1, 2, 3]], 0, 3, 1, 1),
+        ([[1, 2, 3], [4], []], 0, 4, 1, 3),
+        ([], 0, 0, 1, 1),
+        ([0, 2**40], 0, 2, 1, 1),
+    ],
+)
+def test_a_prompt_is_text_or_token_ids_or_a_list_of_either(
+    prompt: object, prompt_bytes: int, prompt_tokens: int, messages: int, choices: int
+) -> None:
+    request = read_completion(prompt=prompt)
+
+    assert (request.prompt_bytes, request.prompt_tokens) == (prompt_bytes, prompt_tokens)
+    assert (request.messages, request.choices) == (messages, choices)
+
+
+def test_every_prompt_of_a_list_is_answered_n_times() -> None:
+    assert read_completion(prompt=["a", "b", "c"], n=4).choices == 12
+
+
+@pytest.mark.parametrize(
+    "prompt", [None, 7, True, 1.5, {}, {"text": "a"}, ["a", 1], [1, "a"], [["a"]], [[[1]]], [1.5], [True], [None]]
+)
+def test_a_prompt_of_any_other_shape_is_refused(prompt: object) -> None:
+    assert refused(COMPLETION, {"model": "assistant", "prompt": prompt}).param == "prompt"
+
+
+def test_a_completion_without_a_prompt_is_refused() -> None:
+    assert refused(COMPLETION, {"model": "assistant"}).param == "prompt"
+
+
+# the output limit
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit", "names", "are_equal"),
+    [
+        ({}, None, (), True),
+        ({"max_tokens": None}, None, (), True),
+        ({"max_tokens": None, "max_completion_tokens": None}, None, (), True),
+        ({"max_tokens": 1}, 1, ("max_tokens",), True),
+        ({"max_completion_tokens": 7}, 7, ("max_completion_tokens",), True),
+        ({"max_tokens": 9, "max_completion_tokens": 7}, 7, ("max_completion_tokens", "max_tokens"), False),
+        ({"max_tokens": 7, "max_completion_tokens": 9}, 9, ("max_completion_tokens", "max_tokens"), False),
+        ({"max_tokens": 7, "max_completion_tokens": 7}, 7, ("max_completion_tokens", "max_tokens"), True),
+        ({"max_tokens": 7, "max_completion_tokens": None}, 7, ("max_tokens",), True),
+        ({"max_tokens": MAX_OUTPUT_TOKENS}, MAX_OUTPUT_TOKENS, ("max_tokens",), True),
+    ],
+)
+@pytest.mark.parametrize("read_one", [read_chat, read_completion])
+def test_the_newer_name_of_the_output_limit_wins(
+    read_one: Any, fields: dict[str, object], limit: int | None, names: tuple[str, ...], are_equal: bool
+) -> None:
+    request = read_one(**fields)
+
+    assert request.max_output_tokens == limit
+    assert request.output_limit_fields == names
+    assert request.are_output_limits_equal is are_equal
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("value", ["0", "-1", "2147483648", "1" * 30, "1" * 5000, '"5"', "true", "1.5", "1e3", "[5]"])
+@pytest.mark.parametrize("target", [CHAT, COMPLETION], ids=["chat", "completion"])
+def test_an_output_limit_has_to_be_a_whole_number_a_model_can_take(target: Target, field: str, value: str) -> None:
+    body = f'{{"model":"assistant","messages":[{{"content":"a"}}],"prompt":"a","{field}":{value}}}'
+
+    error = refused(target, body.encode())
+
+    assert error.param == field
+    assert field in error.message
+
+
+@pytest.mark.parametrize("n", [1, 128])
+def test_n_multiplies_the_choices(n: int) -> None:
+    assert read_chat(n=n).choices == n
+
+
+@pytest.mark.parametrize("n", [0, -1, 129, 10**30])
+def test_n_is_bounded(n: int) -> None:
+    assert refused(CHAT, {"model": "a", "messages": [{"content": "a"}], "n": n}).param == "n"
+
+
+def test_n_may_be_null() -> None:
+    assert read_chat(n=None).choices == 1
+
+
+# what is not a request
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": [{"content": "a"}]}, None),
+        ({"model": None, "messages": [{"content": "a"}]}, "model"),
+        ({"model": 7, "messages": [{"content": "a"}]}, "model"),
+        ({"model": "assistant"}, "messages"),
+        ({"model": "assistant", "messages": []}, "messages"),
+        ({"model": "assistant", "messages": None}, "messages"),
+        ({"model": "assistant", "messages": {"role": "user"}}, "messages"),
+        ({"model": "assistant", "messages": ["hi"]}, "messages[0]"),
+        ({"model": "assistant", "messages": [{"content": 7}]}, "messages[0].content"),
+        ({"model": "assistant", "messages": [{"content": ["a"]}]}, "messages[0].content[0]"),
+        ({"model": "assistant", "messages": [{"content": [{"text": 7}]}]}, "messages[0].content[0].text"),
+        ({"model": "assistant", "messages": [{"content": "a"}], "stream": "yes"}, "stream"),
+        ({"model": "assistant", "messages": [{"content": "a"}], "tools": {}}, "tools"),
+        ([], None),
+        ("chat", None),
+        (b"", None),
+        (b"\xef\xbb\xbf{}", None),
+        (b'{"model":"assistant","messages":[{"content":"a"}],"temperature":NaN}', None),
+        (b'{"model":"assistant","messages":[{"content":"\\ud83d"}]}', None),
+        (f'{{"model":"assistant","messages":{DEEP}}}'.encode(), "messages[0]"),
+        (f'{{"model":"assistant","messages":[{{"content":"a"}}],"metadata":{DEEP}}}'.encode(), None),
+        (f'{{"model":"assistant","messages":[{{"content":"a"}}],"tools":[{DEEP}]}}'.encode(), None),
+        (f'{{"model":"assistant","messages":[{{"tool_calls":{DEEP}}}]}}'.encode(), None),
+    ],
+)
+def test_a_body_that_is_no_chat_is_a_request_error_at_the_field_at_fault(body: object, param: str | None) -> None:
+    assert refused(CHAT, body).param == param
+
+
+def test_of_a_repeated_key_the_last_counts_as_it_does_for_python_servers() -> None:
+    body = b'{"model":"a","model":"assistant","prompt":"x","max_tokens":9,"prompt":"hello","max_tokens":5}'
+
+    request = read(COMPLETION, body)
+
+    assert (request.model, request.prompt_bytes, request.max_output_tokens) == ("assistant", 5, 5)
+
+
+# anything
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10)
+ANYTHING = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4)
+)
+LIKELY = {
+    "model": st.just("assistant") | ANYTHING,
+    "prompt": st.text(max_size=10) | st.lists(st.integers() | st.text(max_size=3)) | ANYTHING,
+    "messages": st.lists(st.fixed_dictionaries({}, optional={"content": ANYTHING, "tool_calls": ANYTHING})) | ANYTHING,
+    "max_tokens": st.integers() | ANYTHING,
+    "max_completion_tokens": st.integers() | ANYTHING,
+    "n": st.integers(-1, 200) | ANYTHING,
+    "stream": ANYTHING,
+    "tools": st.lists(ANYTHING, max_size=3) | ANYTHING,
+}
+
+
+@settings(deadline=None)
+@given(target=TARGETS, body=st.binary(max_size=300))
+def test_any_bytes_are_a_request_or_a_request_error(target: Target, body: bytes) -> None:
+    try:
+        read(target, body)
+    except RequestError as error:
+        assert error.message
+
+
+@settings(deadline=None)
+@given(target=TARGETS, body=st.fixed_dictionaries({}, optional=LIKELY))
+def test_any_json_of_the_right_outline_is_a_request_or_a_request_error(
+    target: Target, body: dict[str, object]
+) -> None:
+    try:
+        request = read(target, json.dumps(body).encode())
+    except RequestError as error:
+        assert error.message
+    else:
+        assert request.model == body["model"]
+        assert request.choices >= 1
+        assert request.max_output_tokens is None or 1 <= request.max_output_tokens <= MAX_OUTPUT_TOKENS
+
+
+@settings(deadline=None)
+@given(prefix=st.integers(0, 200), byte=st.integers(0, 255))
+def test_one_changed_byte_is_still_a_request_or_a_request_error(prefix: int, byte: int) -> None:
+    body = bytearray(json.dumps({"model": "assistant", "messages": [{"content": HELLO}], "tools": [{"a": 1}]}).encode())
+    body[prefix % len(body)] = byte
+    try:
+        read(CHAT, bytes(body))
+    except RequestError as error:
+        assert error.message
