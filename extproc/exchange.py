@@ -61,6 +61,8 @@ _QUEUE_MESSAGES = {
     "queue_full": "The model is at capacity and its queue is full; retry shortly.",
     "queue_timeout": "The model is at capacity and the wait for it took too long; retry shortly.",
 }
+_MAX_HITS = 10**9
+"""Envoy leaves out a rate limit descriptor that counts more hits, and with it the limit."""
 _TURNED_AWAY_MESSAGES = {
     "shutting_down": "The gateway is restarting; retry shortly.",
     "internal_error": "The gateway could not decide on this request; retry shortly.",
@@ -265,7 +267,7 @@ class Exchange:
             asked = question(self._policy, self._identity, attempt.destination)
             return [JoinQueue(asked, step, self._identity.tier.priority, refused.scope)]
         reason = refused.queue_reason or refused.scope.value
-        attempt.destination = replace(step, is_degraded=True, reason=reason)
+        attempt.destination = replace(step, reason=reason)
         return [AcquireLease(question(self._policy, self._identity, step))]
 
     def _on_store_failed(self) -> list[Effect]:
@@ -364,6 +366,6 @@ def _metadata(decision: Decision) -> dict[str, str | float]:
         "decision": text,
         "prompt_tokens": decision.prompt_tokens,
         "max_output_tokens": decision.max_output_tokens,
-        "charged_tokens": decision.charged_tokens,
+        "charged_tokens": min(decision.charged_tokens, _MAX_HITS),
         "queue_wait_seconds": decision.queue_wait_seconds,
     }

@@ -9,7 +9,7 @@ from typing import Protocol as Interface
 from extproc.headers import Headers
 from extproc.identity import Identity
 from extproc.inspection.request import InferenceRequest
-from headgate.policy.model import Cluster, Frontend, Model, OutputTokens, Policy, Protocol
+from headgate.policy.model import Cluster, Frontend, OutputTokens, Policy, Protocol, Route
 from headgate.policy.rules import RuleFacts
 from headgate.store import Scope
 
@@ -65,15 +65,9 @@ def find_route(
     if index is None:
         return NoDestination("no_route", f"No route of the model '{model.name}' takes this request.")
     route = routes[index]
-    return _destination(
-        policy,
-        identity,
-        request,
-        model,
-        route.cluster,
-        route_limit=route.max_output_tokens,
-        reason=route.reason or "",
-    )
+    # A cheaper cluster is a degradation only for a request that some condition sent there.
+    is_degraded = route.when is not None and route.cluster in model.degrade
+    return _destination(policy, identity, request, route, is_degraded=is_degraded)
 
 
 def degraded_routes(
@@ -81,15 +75,11 @@ def degraded_routes(
 ) -> list[Destination]:
     """The cheaper places the model names, in order, without the one that has just refused."""
     model = policy.models[request.model]
-    clusters = [
-        name
+    routes = {route.cluster: route for route in reversed(model.routes)}
+    return [
+        _destination(policy, identity, request, routes.get(name, Route(cluster=name)), is_degraded=True)
         for name in model.degrade
         if name != refused.cluster.name and request.protocol in policy.clusters[name].frontends
-    ]
-    limits = {route.cluster: route.max_output_tokens for route in reversed(model.routes)}
-    return [
-        _destination(policy, identity, request, model, name, route_limit=limits.get(name), reason="")
-        for name in clusters
     ]
 
 
@@ -104,25 +94,19 @@ _API = {Protocol.OPENAI: "OpenAI", Protocol.TRITON: "Triton"}
 
 
 def _destination(
-    policy: Policy,
-    identity: Identity,
-    request: InferenceRequest,
-    model: Model,
-    name: str,
-    *,
-    route_limit: int | None,
-    reason: str,
+    policy: Policy, identity: Identity, request: InferenceRequest, route: Route, *, is_degraded: bool
 ) -> Destination:
-    cluster = policy.clusters[name]
-    max_output_tokens = capped_output_tokens(request.max_output_tokens, identity.tier.output_tokens, route_limit)
+    cluster = policy.clusters[route.cluster]
+    asked, tier = request.max_output_tokens, identity.tier.output_tokens
+    max_output_tokens = capped_output_tokens(asked, tier, route.max_output_tokens)
     expected = DEFAULT_EXPECTED_OUTPUT_TOKENS if max_output_tokens is None else max_output_tokens
     return Destination(
         cluster=cluster,
         frontend=cluster.frontends[request.protocol],
         max_output_tokens=max_output_tokens,
         charged_tokens=request.prompt_tokens + expected * request.choices,
-        is_degraded=name in model.degrade,
-        reason=reason,
+        is_degraded=is_degraded,
+        reason=route.reason or "",
     )
 
 

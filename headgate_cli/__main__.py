@@ -81,9 +81,8 @@ def serve(
 def check(policy: Annotated[Path, typer.Argument(help="Policy file.")]) -> None:
     """List everything that is wrong in a policy file."""
     loaded = _load(policy)
-    counts = f"{len(loaded.tenants)} tenants, {len(loaded.tiers)} tiers, {len(loaded.models)} models, " + (
-        f"{len(loaded.clusters)} clusters"
-    )
+    tenants, tiers = len(loaded.tenants), len(loaded.tiers)
+    counts = f"{tenants} tenants, {tiers} tiers, {len(loaded.models)} models, {len(loaded.clusters)} clusters"
     Console().print(f"{policy}: good ({counts}; version {loaded.version})", highlight=False, soft_wrap=True)
 
 

@@ -76,11 +76,11 @@ class Supervisor:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  (nothing but one system call happens in it)
+                preexec_fn=_die_with_parent,  # nothing but one system call happens in it
             )
         self._children.append((program, child))
 
-    def wait_ready(self, waiting: Callable[[str], None] = lambda name: None) -> None:
+    def wait_ready(self, waiting: Callable[[str], None] = lambda _: None) -> None:
         """Wait until every program is ready; `waiting` is told of each as its turn comes.
 
         Raises:

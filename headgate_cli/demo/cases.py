@@ -172,7 +172,7 @@ def after_abort(demo: Demo) -> None:
     took = time.monotonic() - left_at
     demo.check(held == 1.0, f"{held:.0f} slots were held while the stream ran, not 1")
     demo.check(is_free and took <= _FREE_AGAIN_SECONDS, f"the slot was free only after {took * 1000:.0f} ms")
-    demo.note(answer, status=200, cluster="fast")
+    demo.note(answer, status=200, cluster="fast", verdict="ADMIT")
 
 
 def rate_limited(demo: Demo) -> None:

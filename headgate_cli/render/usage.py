@@ -35,14 +35,15 @@ _PLACES = (
     ("cached_tokens", ("usage", "prompt_tokens_details", "cached_tokens")),
     # Triton's TensorRT-LLM ensemble answers these at the top level when asked for them.
     ("prompt_tokens", ("num_input_tokens",)),
-    ("completion_tokens", ("num_output_tokens",)),
 )
+# Only of a whole document: in a stream each of Triton's events counts its own tokens, and the last is no total.
+_DOCUMENT_PLACES = (*_PLACES, ("completion_tokens", ("num_output_tokens",)))
 
 
 def json_usage() -> HttpFilter:
     """Usage of a response that is one JSON document."""
     rules = JsonToMetadataMatchRules(
-        rules=[_rule(key, path) for key, path in _PLACES],
+        rules=[_rule(key, path) for key, path in _DOCUMENT_PLACES],
         # Besides the bare type, which is Envoy's default.
         allow_content_types_regex=RegexMatcher(regex="application/json *;.*"),
     )
