@@ -342,7 +342,8 @@ async def test_a_slot_granted_to_one_who_left_while_the_store_answered_goes_to_t
     class SlowStore(MemoryStore):
         async def acquire(self, request: LeaseRequest) -> Lease | Refused:
             answer = await super().acquire(request)
-            await asyncio.sleep(0)
+            for _ in range(5):
+                await asyncio.sleep(0)
             return answer
 
     store = SlowStore(lambda: 0.0)

@@ -256,6 +256,23 @@ async def test_draining_at_any_turn_ends_every_stream_normally_and_cuts_no_answe
     assert (house.held, house.waiting, house.service.open_streams) == (0, 0, 0)
 
 
+async def test_a_request_cancelled_in_the_queue_leaves_no_task_behind(small: Policy) -> None:
+    house = House(small)
+    for _ in range(2):
+        stream = house.open("acme")
+        stream.send(headers("acme"))
+        stream.send(body())
+        await turns()
+    running, waiting = house.streams
+    assert house.waiting == 1
+
+    waiting.task.cancel()
+    running.end()
+    await turns()
+
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 def depart(stream: Stream, how: str) -> None:
     match how:
         case "end":
