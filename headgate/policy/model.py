@@ -13,6 +13,7 @@ from enum import StrEnum
 from headgate.policy.rules import Rule, RuleEngine
 
 DEFAULT_MAX_BODY_BYTES = 8 * 1024 * 1024
+DEFAULT_QUEUE_BYTES = 256 * 1024 * 1024
 
 
 class Protocol(StrEnum):
@@ -94,10 +95,11 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """How long and how deep a tier may wait for a cluster."""
+    """How long and how deep a tier may wait for a cluster; the depth counts requests and the bytes they hold."""
 
     max_wait_seconds: float
     max_depth: int
+    max_bytes: int = DEFAULT_QUEUE_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
