@@ -4,12 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: demo test unit lint types layers protos envoy lock clean bench-latency
+.PHONY: demo test lint protos envoy lock clean
 
 demo: $(READY)
 	$(BIN)/headgate demo
 
-test: lint $(READY)
+test: lint
 	$(BIN)/python -m pytest
 
 lint: $(READY)

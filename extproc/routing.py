@@ -16,6 +16,9 @@ from headgate.store import Scope
 DEFAULT_EXPECTED_OUTPUT_TOKENS = 256
 """What a request that names no limit is taken to produce, where neither tier nor route says more."""
 
+MAX_CHARGED_TOKENS = 1_000_000_000
+"""Envoy ignores a larger `hits_addend`, and with it the whole token limit."""
+
 
 class Signals(Interface):
     """The state of the clusters as last known; answers at once."""
@@ -104,7 +107,7 @@ def _destination(
         cluster=cluster,
         frontend=cluster.frontends[request.protocol],
         max_output_tokens=max_output_tokens,
-        charged_tokens=request.prompt_tokens + expected * request.choices,
+        charged_tokens=min(request.prompt_tokens + expected * request.choices, MAX_CHARGED_TOKENS),
         is_degraded=is_degraded,
         reason=route.reason or "",
     )

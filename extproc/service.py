@@ -59,7 +59,7 @@ class ExtProcService:
         self._report = report
         self._clock = clock
         self._region = region
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: set[_Conversation] = set()
         self._is_draining = False
 
     def service(self) -> Service:
@@ -72,21 +72,22 @@ class ExtProcService:
         return len(self._open)
 
     def drain(self) -> None:
-        """End every open stream normally: Envoy then lets its request go on without us.
+        """End every stream normally once its request is decided: Envoy then lets it go on without us.
 
-        A stream that ended in an error or a cancellation would cut the response its client is reading.
+        A stream that ended in an error or a cancellation would cut the response its client is reading; one that
+        ended undecided would let its request pass unchecked.
         """
         self._is_draining = True
-        for task in self._open:
-            task.cancel()
+        for conversation in self._open:
+            conversation.interrupt()
 
     async def process(self, messages: AsyncIterator[bytes], send: Send) -> None:
         """Serve one stream."""
         exchange = Exchange(self._policy(), self._signals, self._region)
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  (a coroutine always runs in one)
-        self._open.add(task)
         conversation = _Conversation(exchange, messages, send, self._desk, self._report, self._clock)
+        self._open.add(conversation)
+        if self._is_draining:
+            conversation.interrupt()
         try:
             await conversation.run()
         except asyncio.CancelledError:
@@ -100,7 +101,7 @@ class ExtProcService:
             _log.exception("a decision failed")
             await conversation.turn_away("internal_error")
         finally:
-            self._open.discard(task)
+            self._open.discard(conversation)
             await conversation.end()
 
 
@@ -122,16 +123,28 @@ class _Conversation:
         self._desk = desk
         self._report = report
         self._clock = clock
+        self._task = asyncio.current_task()
         self._read_ahead: list[asyncio.Future[bytes | None]] = []
         self._unanswered = 0
+        self._is_sending = False
+        self._is_interrupted = False
         self._decision_seconds = 0.0
 
     async def run(self) -> None:
-        """Answer messages until Envoy closes the stream."""
-        while (message := await self._next()) is not None:
+        """Answer messages until Envoy closes the stream or, interrupted, until the request is decided."""
+        while not (self._is_interrupted and self._exchange.is_decided):
+            message = await self._next()
+            if message is None:
+                return
             event = parse_request(message)
             self._unanswered += 1
             await self._feed(event)
+
+    def interrupt(self) -> None:
+        """End soon: now, after the answer on its way (grpcio cannot end in the midst of one), or once decided."""
+        self._is_interrupted = True
+        if self._task is not None and not self._is_sending and (self._unanswered or self._exchange.is_decided):
+            self._task.cancel()
 
     async def turn_away(self, reason: str) -> None:
         """Answer the message that still waits for one, so that the request does not pass unchecked."""
@@ -160,6 +173,8 @@ class _Conversation:
             match effect:
                 case AcquireLease():
                     await self._feed(await self._desk.acquire(effect))
+                case JoinQueue() if self._is_interrupted:
+                    await self.turn_away("shutting_down")
                 case JoinQueue():
                     answer = await self._wait(effect)
                     if answer is not None:
@@ -174,7 +189,9 @@ class _Conversation:
     async def _answer(self, reply: Reply) -> None:
         message = build_response(reply)
         self._unanswered -= 1
+        self._is_sending = True
         await self._send(message)
+        self._is_sending = False
 
     async def _wait(self, effect: JoinQueue) -> Answer | None:
         """Wait for a slot and, side by side, for the client's departure: then None, and the place is gone at once."""

@@ -176,7 +176,7 @@ def _integer(tensor: Tensor, spans: dict[str, BinarySpan], body: bytes) -> int:
 
 
 def _flat(tensor: Tensor) -> list[object]:
-    """The elements of JSON tensor data, however it is nested."""
+    """The elements of JSON tensor data, however it is nested, in any order."""
     if not bytes(tensor.data):
         raise RequestError(f"Tensor '{tensor.name}' has no data.", param=tensor.name)
     values: list[object] = []
@@ -184,7 +184,7 @@ def _flat(tensor: Tensor) -> list[object]:
     while pending:
         value = pending.pop()
         if isinstance(value, list):
-            pending.extend(reversed(value))
+            pending.extend(value)
         else:
             values.append(value)
     return values

@@ -25,7 +25,7 @@ def parse_document(text: bytes, file: str) -> Node:
         PolicyError: the bytes are not UTF-8, not YAML, nested too deeply, or hold no document or several.
     """
     try:
-        root = _Loader(text.decode("utf-8-sig")).get_single_node()
+        root = _Loader(text.decode()).get_single_node()
     except UnicodeDecodeError as error:
         raise _unusable(file, _line_at(text, error.start), "is not UTF-8") from None
     except ReaderError as error:

@@ -63,7 +63,9 @@ class _NameForm:
 
 
 _ANY_NAME = _NameForm(NAME, "up to 128 letters, digits and ._@:/-, the first a letter or a digit")
-_CLUSTER_NAME = _NameForm(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", "up to 63 letters, digits, - and _, the first no sign")
+_CLUSTER_NAME = _NameForm(
+    r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", "up to 63 letters, digits, - and _, the first a letter or a digit"
+)
 
 
 def _policy(sections: Mapping[str, Node], version: str) -> Policy:

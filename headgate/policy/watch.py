@@ -15,6 +15,7 @@ from headgate.logs import FIELDS
 from headgate.policy.load import load_policy
 from headgate.policy.model import Policy
 
+LOOK_MILLISECONDS = 5_000
 _log = logging.getLogger("headgate.policy")
 
 
@@ -70,12 +71,17 @@ class PolicyFile:
         """Reload on every change until `stop` is set.
 
         Watches the folder, not the file: editors replace files and Kubernetes swaps a link beside them. What sends no
-        events (a network mount, a folder that is itself a swapped link) is seen by a look every five seconds.
+        events (a network mount, a folder that is itself a swapped link) is seen by a look now and then.
         """
         folders = {self._path.resolve().parent, self._path.parent}
         try:
             async for _ in awatch(
-                *folders, watch_filter=None, stop_event=stop, rust_timeout=5_000, yield_on_timeout=True, recursive=False
+                *folders,
+                watch_filter=None,
+                stop_event=stop,
+                rust_timeout=LOOK_MILLISECONDS,
+                yield_on_timeout=True,
+                recursive=False,
             ):
                 await self.reload()
         except OSError as error:

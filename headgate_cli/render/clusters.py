@@ -107,7 +107,9 @@ def _cluster(name: str, endpoints: tuple[str, ...], http: UpstreamHttp) -> Clust
         per_connection_buffer_limit_bytes=BUFFER_BYTES,
         lb_policy=ClusterLbPolicy.LEAST_REQUEST,
         circuit_breakers=_circuit_breakers(),
-        upstream_connection_options=_keepalive(addresses),
+        upstream_connection_options=UpstreamConnectionOptions(
+            tcp_keepalive=TcpKeepalive(keepalive_time=30, keepalive_interval=10, keepalive_probes=3)
+        ),
         typed_extension_protocol_options={_HTTP: Any.pack(http)},
         load_assignment=ClusterLoadAssignment(
             cluster_name=name,
@@ -118,14 +120,6 @@ def _cluster(name: str, endpoints: tuple[str, ...], http: UpstreamHttp) -> Clust
 
 def _endpoint(address: Address) -> LbEndpoint:
     return LbEndpoint(endpoint=Endpoint(address=envoy_address(address)))
-
-
-def _keepalive(addresses: list[Address]) -> UpstreamConnectionOptions | None:
-    # A unix socket refuses the option, and with it the connection.
-    if any(address.path for address in addresses):
-        return None
-    tcp_keepalive = TcpKeepalive(keepalive_time=30, keepalive_interval=10, keepalive_probes=3)
-    return UpstreamConnectionOptions(tcp_keepalive=tcp_keepalive)
 
 
 def _circuit_breakers() -> CircuitBreakers:

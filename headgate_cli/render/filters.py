@@ -126,8 +126,8 @@ def router() -> HttpFilter:
 
 
 def _lease_mode() -> ProcessingMode:
-    # Skipping the response headers but asking for trailers is what keeps the stream open to the end of the
-    # response at no cost per chunk; without the trailers Envoy closes it as soon as the request is decided.
+    # Response headers are not sent, trailers are asked for: that keeps the stream open to the end of the response
+    # at no cost per chunk. Without the trailers Envoy closes the stream of a body-less request once it is decided.
     return ProcessingMode(
         request_header_mode=ProcessingModeHeaderSendMode.SEND,
         request_body_mode=ProcessingModeBodySendMode.BUFFERED,

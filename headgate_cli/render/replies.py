@@ -69,7 +69,7 @@ _REPLIES = (
 
 def local_replies() -> LocalReplyConfig:
     """The mappers, tried in order: leave JSON alone, then one per status and client format."""
-    mappers = [_rate_limited()]
+    mappers = [_rate_limited(), ResponseMapper(filter=_is_json())]
     for reply in _REPLIES:
         mappers.append(_mapper(reply, {"error": reply.message}, _speaks_triton()))
         error = {"message": reply.message, "type": reply.type, "param": None, "code": reply.code}

@@ -137,13 +137,6 @@ def test_no_cluster_can_refuse_before_headgate_does(document: dict[str, Any]) ->
         assert min(limits.values()) >= 100_000
 
 
-def test_a_unix_socket_gets_no_tcp_option(document: dict[str, Any]) -> None:
-    clusters = _clusters(document)
-
-    assert "upstream_connection_options" not in clusters["headgate_extproc"]
-    assert "upstream_connection_options" in clusters["headgate_ratelimit"]
-
-
 def test_the_buffer_is_as_large_as_the_largest_body_any_tier_may_send(document: dict[str, Any]) -> None:
     (routes,) = _values(document, "routes")
     limits = {route["name"]: route["request_body_buffer_limit"] for route in routes}

@@ -107,3 +107,9 @@ class StillSignals:
 @pytest.fixture
 def signals() -> StillSignals:
     return StillSignals()
+
+
+@pytest.fixture(scope="session")
+def idle_signals() -> StillSignals:
+    """For tests that ask many times and change nothing."""
+    return StillSignals()

@@ -23,9 +23,11 @@ def read_identity(node: Node, *, tenants: Names, tiers: Names) -> Iterator[Ident
 
 
 def _source(node: Node, tenants: Names, tiers: Names) -> IdentitySource | None:
+    known = len(node.problems)
     kinds = node.fields("jwt", "api_key", "mtls", "anonymous")
     if len(kinds) != 1:
-        node.report("has to name exactly one of jwt, api_key, mtls, anonymous")
+        if len(node.problems) == known:
+            node.report("has to name exactly one of jwt, api_key, mtls, anonymous")
         return None
     [(kind, source)] = kinds.items()
     match kind:

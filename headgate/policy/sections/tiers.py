@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from headgate.policy.model import DEFAULT_MAX_BODY_BYTES, OutputTokens, Queue, Rung, Tier
+from headgate.policy.model import DEFAULT_MAX_BODY_BYTES, MAX_BODY_BYTES, OutputTokens, Queue, Rung, Tier
 from headgate.policy.node import Node, optional_integer
 
 MAX_WAIT_SECONDS = 3000.0
 """Envoy's message timeout ends at one hour; the rest is margin."""
-MAX_BODY_BYTES = 256 * 1024 * 1024
 # Shares that add up to the whole on paper may miss it by a rounding error.
 _WHOLE = 1.0 + 1e-9
 

@@ -7,9 +7,7 @@ import contextlib
 import http.client
 import json
 import socket
-import subprocess
 import threading
-import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +26,7 @@ from headgate_cli.render.settings import EnvoySettings
 from headgate_cli.render.yaml_text import dump
 
 Result = TypeVar("Result")
+StartEnvoy = Callable[[Path, Path, int], contextlib.AbstractContextManager[None]]
 Answer = ext_proc_pb2.ProcessingResponse
 
 MAX_BODY_BYTES = 256 * 1024
@@ -220,6 +219,7 @@ class Stack:
     accesslog: FakeAccessLog
     models: Mapping[str, Model]
     loop: Loop
+    wait_until: Callable[..., None]
     request_id: str = ""
 
     def post(self, path: str = "/v1/x", body: bytes = b"{}", **headers: str) -> Response:
@@ -246,7 +246,7 @@ class Stack:
         def found() -> list[accesslog_pb2.HTTPAccessLogEntry]:
             return [entry for entry in self.accesslog.entries if entry.request.request_id == self.request_id]
 
-        wait_until(found, "access log record")
+        self.wait_until(found, "access log record")
         return found()[0]
 
     def metadata(self, namespace: str) -> dict[str, object]:
@@ -258,13 +258,6 @@ class Stack:
         page = urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/stats?filter=^{name}$")
         with page:
             return int(page.read().decode().split(":")[1])
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"no {what} within {seconds} s"
-        time.sleep(0.005)
 
 
 def _carry_on(_headers: Mapping[str, str]) -> Answer:
@@ -283,6 +276,13 @@ def _routed(cluster: str, *, body: bytes | None = None, charged_tokens: int = 7,
     metadata = {"decision": "admit", "model": "assistant", "protocol": "openai", "charged_tokens": charged_tokens}
     answer.dynamic_metadata.update({"headgate": metadata})
     return answer
+
+
+def _routed_at_once(cluster: str) -> Answer:
+    """What Headgate answers to the headers of a request that has no body."""
+    answer = _routed(cluster)
+    headers = ext_proc_pb2.HeadersResponse(response=answer.request_body.response)
+    return Answer(request_headers=headers, dynamic_metadata=answer.dynamic_metadata)
 
 
 def _refused(status: int, body: bytes, **headers: str) -> Answer:
@@ -309,19 +309,19 @@ def _within_limit(request: ratelimit_pb2.RateLimitRequest) -> ratelimit_pb2.Rate
     )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def _serve(address: str, *services: Service) -> tuple[GrpcioServer, str]:
     server = GrpcioServer(address, services, max_message_bytes=MAX_BODY_BYTES * 2)
     return server, await server.start()
 
 
 @pytest.fixture(scope="module")
-def running(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def running(
+    binary: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    start_envoy: StartEnvoy,
+    free_port: Callable[[], int],
+    wait_until: Callable[..., None],
+) -> Iterator[Stack]:
     """One Envoy for all tests of a module; ext_proc is reached through a unix socket, ratelimit over TCP."""
     folder = tmp_path_factory.mktemp("envoy")
     loop, models = Loop(), {name: Model() for name in ("standard", "best")}
@@ -338,7 +338,7 @@ def running(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         name="envoy.service.accesslog.v3.AccessLogService", streams={"StreamAccessLogs": accesslog.stream_access_logs}
     )
     others, address = loop.run(_serve("127.0.0.1:0", rls, als))
-    port, admin = _free_port(), _free_port()
+    port, admin, absent = free_port(), free_port(), free_port()
     settings = EnvoySettings(
         listen=f"127.0.0.1:{port}",
         admin=f"127.0.0.1:{admin}",
@@ -349,11 +349,11 @@ def running(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         accesslog_flush_seconds=0.01,
     )
     ports = {name: model.port for name, model in models.items()}
-    policy = load_policy(POLICY.format(**ports, absent=_free_port()).encode(), "policy.yaml")
+    policy = load_policy(POLICY.format(**ports, absent=absent).encode(), "policy.yaml")
     configuration = folder / "envoy.yaml"
     configuration.write_text(dump(envoy.bootstrap(policy, settings)))
-    with _envoy(binary, configuration, admin):
-        yield Stack(port, admin, extproc, ratelimit, accesslog, models, loop)
+    with start_envoy(binary, configuration, admin):
+        yield Stack(port, admin, extproc, ratelimit, accesslog, models, loop, wait_until)
     for stopped in (sidecar.drain(0.0), others.drain(0.0), *(_close(server) for server in listening)):
         loop.run(stopped)
     loop.close()
@@ -363,32 +363,10 @@ async def _close(server: asyncio.Server) -> None:
     server.close()
 
 
-@contextlib.contextmanager
-def _envoy(binary: Path, configuration: Path, admin: int) -> Iterator[None]:
-    log = configuration.with_suffix(".log")
-    options = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "error", "--log-path", str(log)]
-    process = subprocess.Popen([str(binary), "-c", str(configuration), *options])
-
-    def is_ready() -> bool:
-        assert process.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{admin}/ready") as page:
-                return bool(page.status == 200)
-        except OSError:
-            return False
-
-    try:
-        wait_until(is_ready, "ready Envoy")
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
 @pytest.fixture
 def stack(running: Stack) -> Stack:
     """The running Envoy, with nothing received yet and every request let through to `standard`."""
-    wait_until(lambda: running.extproc.open_streams == 0, "end of the streams of the test before")
+    running.wait_until(lambda: running.extproc.open_streams == 0, "end of the streams of the test before")
     for seen in (running.extproc.headers, running.extproc.bodies, running.ratelimit.requests):
         seen.clear()
     running.extproc.on_headers, running.extproc.on_body = _carry_on, lambda _: _routed("standard")
@@ -396,11 +374,6 @@ def stack(running: Stack) -> Stack:
     for model in running.models.values():
         model.reset()
     return running
-
-
-def _untouched() -> Answer:
-    """What Headgate answers to a request that is none of its business."""
-    return Answer(request_body=ext_proc_pb2.BodyResponse())
 
 
 def _raw(stack: Stack, request: bytes) -> bytes:
@@ -415,10 +388,10 @@ def say() -> SimpleNamespace:
     """What a Headgate service may answer, and what the tests share."""
     return SimpleNamespace(
         routed=_routed,
+        routed_at_once=_routed_at_once,
         refused=_refused,
-        untouched=_untouched,
+        untouched=lambda: Answer(request_body=ext_proc_pb2.BodyResponse()),
         raw=_raw,
-        wait_until=wait_until,
         max_body_bytes=MAX_BODY_BYTES,
         routed_idle_seconds=ROUTED_IDLE_SECONDS,
     )

@@ -55,21 +55,27 @@ def test_usage_of_a_document_is_in_the_record(
 
 
 @pytest.mark.parametrize("content_type", ["text/event-stream", "text/event-stream; charset=utf-8"])
-@pytest.mark.parametrize(("last", "cached"), [(OPENAI, {"cached_tokens": 4}), (TRITON, {})])
-def test_usage_of_a_stream_is_the_last_it_says(
-    stack: Stack, content_type: str, last: bytes, cached: dict[str, int]
-) -> None:
-    first = b'data: {"usage": null, "num_input_tokens": 11, "num_output_tokens": 1}\n\n'
+def test_usage_of_a_stream_is_the_last_it_says(stack: Stack, content_type: str) -> None:
     model = stack.models["standard"]
+    first = b'data: {"usage": {"prompt_tokens": 11, "completion_tokens": 1}}\n\ndata: {"usage": null}\n\n'
     # Events do not end where chunks do.
     model.content_type, model.chunks = (
         content_type,
-        (first[:20], first[20:] + b"data: " + last, b"\n\ndata: [DONE]\n\n"),
+        (first[:20], first[20:] + b"data: " + OPENAI, b"\n\ndata: [DONE]\n\n"),
     )
 
     stack.post()
 
-    assert stack.metadata("headgate.usage") == {"prompt_tokens": 11, "completion_tokens": 22} | cached
+    assert stack.metadata("headgate.usage") == {"prompt_tokens": 11, "completion_tokens": 22, "cached_tokens": 4}
+
+
+def test_the_events_of_triton_say_what_went_in_and_no_total_of_what_came_out(stack: Stack) -> None:
+    model = stack.models["standard"]
+    model.content_type, model.chunks = "text/event-stream", (b"data: " + TRITON + b"\n\n",) * 2
+
+    stack.post()
+
+    assert stack.metadata("headgate.usage") == {"prompt_tokens": 11}
 
 
 @pytest.mark.parametrize("body", [b"no json", b"[1]", b'{"usage": "much"}', b""])

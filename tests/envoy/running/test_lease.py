@@ -27,32 +27,43 @@ def streaming(stack: Stack) -> Stack:
     return stack
 
 
+def _send_another(stack: Stack, say: SimpleNamespace) -> None:
+    """A whole request later, whatever Envoy was about to do with the first stream it has done."""
+    stack.extproc.on_headers = lambda _: say.routed_at_once("best")
+    stack.post(body=b"")
+    stack.wait_until(lambda: stack.extproc.open_streams <= 1, "end of the other stream")
+
+
 async def _set(event: asyncio.Event) -> None:
     event.set()
 
 
-def test_the_lease_lasts_until_the_last_chunk(streaming: Stack, say: SimpleNamespace) -> None:
-    with streaming.open("POST", "/v1/x", b"{}") as response:
+@pytest.mark.parametrize("body", [b"{}", b""])
+def test_the_lease_lasts_until_the_last_chunk(streaming: Stack, say: SimpleNamespace, body: bytes) -> None:
+    if not body:
+        streaming.extproc.on_headers = lambda _: say.routed_at_once("standard")
+    with streaming.open("POST", "/v1/x", body) as response:
         assert response.read1() == FIRST
+        _send_another(streaming, say)
         assert streaming.extproc.open_streams == 1
 
         streaming.loop.run(_set(streaming.models["standard"].release))
         assert response.read() == SECOND
 
-    say.wait_until(lambda: streaming.extproc.open_streams == 0, "end of the lease")
+    streaming.wait_until(lambda: streaming.extproc.open_streams == 0, "end of the lease")
 
 
 def test_the_lease_ends_when_the_client_leaves_mid_stream(streaming: Stack, say: SimpleNamespace) -> None:
     with streaming.open("POST", "/v1/x", b"{}") as response:
         response.read1()
 
-    say.wait_until(lambda: streaming.extproc.open_streams == 0, "end of the lease", 1.0)
+    streaming.wait_until(lambda: streaming.extproc.open_streams == 0, "end of the lease", 1.0)
 
 
 def test_a_model_that_falls_silent_is_given_up_on(streaming: Stack, say: SimpleNamespace) -> None:
     with streaming.open("POST", "/v1/x", b"{}") as response:
         assert response.read1() == FIRST
-        say.wait_until(lambda: streaming.extproc.open_streams == 0, "end of the lease")
+        streaming.wait_until(lambda: streaming.extproc.open_streams == 0, "end of the lease")
 
     assert streaming.record().common_properties.response_flags.stream_idle_timeout
 

@@ -1,0 +1,196 @@
+"""The question put to the store, and every ladder a tier can have for the answer no."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from extproc.admission import (
+    Ladder,
+    can_ever_fit,
+    idle_room_tokens,
+    passing_question,
+    question,
+    tenant_concurrency,
+)
+from extproc.identity import Identity
+from extproc.routing import Destination
+from headgate.policy.model import Capacity, Policy, Protocol, Queue, Rung, TenantLimits
+from headgate.store import LeaseRequest, Scope
+
+QUEUE, DEGRADE, REJECT = Rung.QUEUE, Rung.DEGRADE, Rung.REJECT
+TWO_SECONDS = Queue(max_wait_seconds=2.0, max_depth=2)
+CLUSTER_SCOPES = [Scope.CLUSTER, Scope.CLUSTER_TOKENS]
+OWN_SCOPES = [Scope.TENANT, Scope.TIER]
+
+
+def as_tenant(policy: Policy, name: str) -> Identity:
+    tenant = policy.tenants[name]
+    return Identity(tenant, policy.tiers[tenant.tier])
+
+
+def place(policy: Policy, cluster: str, charged_tokens: int = 500) -> Destination:
+    known = policy.clusters[cluster]
+    return Destination(
+        cluster=known,
+        frontend=known.frontends[Protocol.OPENAI],
+        max_output_tokens=400,
+        charged_tokens=charged_tokens,
+        is_degraded=False,
+        reason="",
+    )
+
+
+# the question
+
+
+def test_the_question_names_every_limit_in_one_step(revise: Callable[..., Policy]) -> None:
+    policy = revise(
+        tiers={"premium": {"reserved": 0.25, "tier_concurrency": 64, "tenant_concurrency": 16}, "interactive": {}},
+        tenants={"acme": {"limits": TenantLimits(concurrency=40)}},
+    )
+
+    assert question(policy, as_tenant(policy, "acme"), place(policy, "best")) == LeaseRequest(
+        tenant="acme",
+        tier="premium",
+        cluster="best",
+        tokens=500,
+        tenant_limit=40,
+        tier_limit=64,
+        cluster_limit=2,
+        cluster_token_limit=50_000,
+        reserved={"premium": 0.25},
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "of_its_tier", "limit"), [(None, None, None), (None, 3, 3), (7, 3, 7), (0, 3, 0), (7, None, 7)]
+)
+def test_the_tenants_own_limit_goes_before_what_its_tier_gives_each(
+    revise: Callable[..., Policy], own: int | None, of_its_tier: int | None, limit: int | None
+) -> None:
+    policy = revise(
+        tiers={"premium": {"tenant_concurrency": of_its_tier}},
+        tenants={"acme": {"limits": TenantLimits(concurrency=own)}},
+    )
+
+    assert tenant_concurrency(as_tenant(policy, "acme")) == limit
+    assert question(policy, as_tenant(policy, "acme"), place(policy, "best")).tenant_limit == limit
+
+
+def test_a_request_that_runs_no_model_asks_for_its_tenant_only(policy: Policy) -> None:
+    assert passing_question(as_tenant(policy, "hobby")) == LeaseRequest(
+        tenant="hobby", tier="best_effort", tenant_limit=1
+    )
+
+
+# what can never be
+
+
+@pytest.mark.parametrize(("charged_tokens", "fits"), [(1, True), (50_000, True), (50_001, False)])
+def test_a_request_larger_than_the_idle_cluster_never_fits(policy: Policy, charged_tokens: int, fits: bool) -> None:
+    assert can_ever_fit(policy, as_tenant(policy, "acme"), place(policy, "best", charged_tokens)) is fits
+
+
+def test_a_cluster_without_a_token_limit_fits_all(policy: Policy) -> None:
+    assert can_ever_fit(policy, as_tenant(policy, "acme"), place(policy, "standard", 10**9))
+
+
+def test_what_other_tiers_have_reserved_is_no_room_for_a_tier(revise: Callable[..., Policy]) -> None:
+    policy = revise(tiers={"premium": {"reserved": 0.25}, "interactive": {"reserved": 0.5}})
+    best = place(policy, "best")
+
+    assert idle_room_tokens(policy, as_tenant(policy, "acme"), best) == 25_000
+    assert idle_room_tokens(policy, as_tenant(policy, "globex"), best) == 37_500
+    assert idle_room_tokens(policy, as_tenant(policy, "hobby"), best) == 12_500
+    assert not can_ever_fit(policy, as_tenant(policy, "hobby"), place(policy, "best", 12_501))
+
+
+def test_a_cluster_of_zero_tokens_fits_nothing(revise: Callable[..., Policy]) -> None:
+    policy = revise(clusters={"best": {"capacity": Capacity(tokens=0)}})
+
+    assert not can_ever_fit(policy, as_tenant(policy, "acme"), place(policy, "best", 1))
+
+
+# the ladder
+
+
+def steps(policy: Policy, rungs: list[Rung], refusals: list[Scope], queue: Queue | None = TWO_SECONDS) -> list[str]:
+    """What a request tries after each refusal; two cheaper places are there to be tried."""
+    ladder = Ladder(list(rungs), queue, [place(policy, "fast"), place(policy, "tiny")])
+    return [_told(ladder.next(scope)) for scope in refusals]
+
+
+def _told(step: Queue | Destination | None) -> str:
+    match step:
+        case None:
+            return "reject"
+        case Queue():
+            return "queue"
+        case Destination():
+            return step.cluster.name
+
+
+@pytest.mark.parametrize("scope", CLUSTER_SCOPES)
+@pytest.mark.parametrize(
+    ("rungs", "tried"),
+    [
+        ([REJECT], ["reject"]),
+        ([QUEUE, REJECT], ["queue", "reject"]),
+        ([DEGRADE, REJECT], ["fast", "tiny", "reject"]),
+        ([QUEUE, DEGRADE, REJECT], ["queue", "fast", "tiny", "reject"]),
+        ([DEGRADE, QUEUE, REJECT], ["fast", "tiny", "queue", "reject"]),
+        ([], ["reject"]),
+        ([QUEUE], ["queue", "reject"]),
+        ([DEGRADE], ["fast", "tiny", "reject"]),
+        ([REJECT, QUEUE, DEGRADE], ["reject"]),
+    ],
+)
+def test_a_full_cluster_is_answered_in_the_order_the_tier_names(
+    policy: Policy, rungs: list[Rung], tried: list[str], scope: Scope
+) -> None:
+    assert steps(policy, rungs, [scope] * (len(tried) + 1)) == [*tried, "reject"]
+
+
+@pytest.mark.parametrize("scope", OWN_SCOPES)
+@pytest.mark.parametrize(
+    ("rungs", "tried"),
+    [
+        ([DEGRADE, REJECT], ["reject"]),
+        ([QUEUE, DEGRADE, REJECT], ["queue", "reject"]),
+        ([DEGRADE, QUEUE, REJECT], ["queue", "reject"]),
+    ],
+)
+def test_no_cheaper_cluster_relieves_a_tenant_or_tier_at_its_own_limit(
+    policy: Policy, rungs: list[Rung], tried: list[str], scope: Scope
+) -> None:
+    assert steps(policy, rungs, [scope] * (len(tried) + 1)) == [*tried, "reject"]
+
+
+def test_a_limit_of_its_own_met_on_the_way_down_ends_the_degrading(policy: Policy) -> None:
+    assert steps(policy, [DEGRADE, REJECT], [Scope.CLUSTER, Scope.TENANT, Scope.CLUSTER]) == [
+        "fast",
+        "reject",
+        "reject",
+    ]
+
+
+def test_a_tier_without_a_queue_skips_that_step(policy: Policy) -> None:
+    assert steps(policy, [QUEUE, DEGRADE, REJECT], [Scope.CLUSTER], queue=None) == ["fast"]
+
+
+def test_a_model_without_cheaper_places_skips_that_step(policy: Policy) -> None:
+    ladder = Ladder([DEGRADE, QUEUE, REJECT], TWO_SECONDS, [])
+
+    assert ladder.next(Scope.CLUSTER) == TWO_SECONDS
+
+
+def test_a_ladder_leaves_the_tiers_own_order_alone(policy: Policy) -> None:
+    tier: Any = policy.tiers["premium"]
+    ladder = Ladder(list(tier.on_overload), tier.queue, [])
+
+    ladder.next(Scope.CLUSTER)
+
+    assert tier.on_overload == (QUEUE, DEGRADE, REJECT)

@@ -1,0 +1,350 @@
+"""What changes on the way to a cluster, and that nothing else does."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from extproc.headers import Headers
+from extproc.inspection import inspect
+from extproc.inspection.request import InferenceRequest, RequestError
+from extproc.inspection.target import Operation, Target
+from extproc.inspection.triton import json_length
+from extproc.rewrite import Rewrite, rewrite
+from extproc.routing import Destination
+from headgate.policy.model import Cluster, Frontend, Protocol
+
+CHAT = Target(Protocol.OPENAI, Operation.CHAT)
+COMPLETION = Target(Protocol.OPENAI, Operation.COMPLETION)
+GENERATE = Target(Protocol.TRITON, Operation.GENERATE, "assistant", "/generate")
+INFER = Target(Protocol.TRITON, Operation.INFER, "assistant", "/versions/1/infer")
+LENGTH = "inference-header-content-length"
+UNTOUCHED = Rewrite(path=None, body=None)
+
+
+def bound_for(target: Target, max_output_tokens: int | None, model: str = "assistant") -> Destination:
+    assert target.protocol is not None
+    frontend = Frontend(protocol=target.protocol, model=model, endpoints=("h:1",), envoy_cluster="best")
+    return Destination(
+        cluster=Cluster(name="best", frontends={target.protocol: frontend}),
+        frontend=frontend,
+        max_output_tokens=max_output_tokens,
+        charged_tokens=0,
+        is_degraded=False,
+        reason="",
+    )
+
+
+def edit(
+    target: Target, body: bytes, max_output_tokens: int | None, model: str = "assistant", length: str | None = None
+) -> Rewrite:
+    headers = Headers([(LENGTH, length)] if length is not None else ())
+    request = inspect(target, headers, body)
+    return rewrite(target, headers, request, bound_for(target, max_output_tokens, model), body)
+
+
+# OpenAI
+
+
+@pytest.mark.parametrize(
+    ("body", "limit", "model", "edited"),
+    [
+        (b'{"model":"assistant","prompt":"a"}', None, "assistant", None),
+        (b'{"model":"assistant","prompt":"a","max_tokens":5}', 5, "assistant", None),
+        (b'{ "prompt":"a", "model":"assistant"}', None, "llama", b'{"prompt":"a","model":"llama"}'),
+        (b'{"model":"assistant","prompt":"a"}', 9, "assistant", b'{"model":"assistant","prompt":"a","max_tokens":9}'),
+        (
+            b'{"model":"assistant","max_tokens":50,"prompt":"a"}',
+            9,
+            "llama",
+            b'{"model":"llama","max_tokens":9,"prompt":"a"}',
+        ),
+        (
+            b'{"model":"assistant","max_completion_tokens":50,"prompt":"a"}',
+            9,
+            "assistant",
+            b'{"model":"assistant","max_completion_tokens":9,"prompt":"a"}',
+        ),
+        (
+            b'{"model":"assistant","max_tokens":null,"prompt":"a"}',
+            9,
+            "assistant",
+            b'{"model":"assistant","max_tokens":9,"prompt":"a"}',
+        ),
+        (
+            b'{"model":"assistant","max_completion_tokens":9,"max_tokens":100000,"prompt":"a"}',
+            9,
+            "assistant",
+            b'{"model":"assistant","max_completion_tokens":9,"max_tokens":9,"prompt":"a"}',
+        ),
+        (b'{"model":"assistant","max_completion_tokens":9,"max_tokens":9,"prompt":"a"}', 9, "assistant", None),
+        (
+            b'{"model":"assistant","prompt":"a","max_tokens":100000,"max_tokens":50}',
+            9,
+            "assistant",
+            b'{"model":"assistant","prompt":"a","max_tokens":9}',
+        ),
+        (b'{"model":"assistant","prompt":"a"}', None, 'a"b\\', b'{"model":"a\\"b\\\\","prompt":"a"}'),
+    ],
+    ids=[
+        "nothing to change",
+        "the limit asked for",
+        "another model",
+        "a limit where none was",
+        "a lower limit and another model",
+        "the field the client used",
+        "a null limit",
+        "two limits that differ",
+        "two limits that agree",
+        "a repeated limit",
+        "a name with quotes",
+    ],
+)
+def test_an_openai_body_changes_in_its_model_and_its_limit(
+    body: bytes, limit: int | None, model: str, edited: bytes | None
+) -> None:
+    assert edit(COMPLETION, body, limit, model) == Rewrite(path=None, body=edited)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+LIMITS = st.none() | st.integers(1, 5000)
+OPENAI_BODIES = st.builds(
+    lambda others, known: others | known,
+    st.dictionaries(st.text(max_size=6).map("x-{}".format), ANYTHING, max_size=4),
+    st.fixed_dictionaries(
+        {"model": st.just("assistant"), "messages": st.just([{"content": "hi"}]), "prompt": st.just("hi")},
+        optional={
+            "max_tokens": LIMITS,
+            "max_completion_tokens": LIMITS,
+            "n": st.integers(1, 3),
+            "stream": st.booleans(),
+            "tools": st.lists(ANYTHING, max_size=2),
+        },
+    ),
+)
+
+
+@settings(deadline=None)
+@given(
+    target=st.sampled_from([CHAT, COMPLETION]),
+    body=OPENAI_BODIES,
+    limit=LIMITS,
+    model=st.sampled_from(["assistant", "meta/llama-3"]),
+    indent=st.none() | st.integers(0, 2),
+)
+def test_an_edited_openai_body_reads_back_as_the_change_and_nothing_else(
+    target: Target, body: dict[str, Any], limit: int | None, model: str, indent: int | None
+) -> None:
+    raw = json.dumps(body, indent=indent, ensure_ascii=bool(indent)).encode()
+    before = inspect(target, Headers(()), raw)
+    cap = limit if before.max_output_tokens is None else min(limit or 9999, before.max_output_tokens)
+
+    changed = edit(target, raw, cap, model)
+
+    if changed.body is None:
+        assert model == before.model
+        assert cap in (None, before.max_output_tokens)
+        return
+    after = inspect(target, Headers(()), changed.body)
+    assert _but(after, "model", "max_output_tokens", "output_limit_fields", "are_output_limits_equal") == _but(
+        before, "model", "max_output_tokens", "output_limit_fields", "are_output_limits_equal"
+    )
+    assert (after.model, after.max_output_tokens, after.are_output_limits_equal) == (model, cap, True)
+    edited = {"model", "max_tokens", "max_completion_tokens"}
+    assert _raw_values(changed.body, edited) == _raw_values(raw, edited)
+
+
+def _but(request: InferenceRequest, *names: str) -> dict[str, object]:
+    return {name: getattr(request, name) for name in InferenceRequest.__slots__ if name not in names}
+
+
+def _raw_values(body: bytes, without: set[str]) -> dict[str, bytes]:
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    return {name: bytes(value) for name, value in fields.items() if name not in without}
+
+
+# Triton
+
+
+@pytest.mark.parametrize(
+    ("body", "limit", "edited"),
+    [
+        (b'{"text_input":"a","max_tokens":5}', 5, None),
+        (b'{"text_input":"a","max_tokens":50}', 5, b'{"text_input":"a","max_tokens":5}'),
+        (b'{"text_input":"a","max_tokens":[50]}', 5, b'{"text_input":"a","max_tokens":5}'),
+        (b'{"text_input":"a"}', 5, b'{"text_input":"a","max_tokens":5}'),
+        (b'{"text_input":"a"}', None, None),
+        (
+            b'{"text_input":"a","sampling_param_max_tokens":50}',
+            5,
+            b'{"text_input":"a","sampling_param_max_tokens":5}',
+        ),
+        (b'{"image":"a"}', 5, None),
+    ],
+    ids=["as asked", "lower", "a list", "none asked", "no cap", "llmapi", "no language model"],
+)
+def test_a_generate_body_changes_in_its_limit(body: bytes, limit: int | None, edited: bytes | None) -> None:
+    assert edit(GENERATE, body, limit) == Rewrite(path=None, body=edited)
+
+
+def test_a_triton_model_is_renamed_in_the_path_and_its_body_left_alone() -> None:
+    assert edit(GENERATE, b'{ "text_input" : "a" }', None, "ensemble") == Rewrite(
+        path="/v2/models/ensemble/generate", body=None
+    )
+    assert edit(INFER, b'{"inputs":[]}', 7, "a/b").path == "/v2/models/a%2Fb/versions/1/infer"
+
+
+def infer_body(*tensors: dict[str, Any], binary: bytes = b"") -> tuple[bytes, str]:
+    head = json.dumps({"id": "7", "inputs": tensors, "outputs": [{"name": "text_output"}]}).encode()
+    return head + binary, str(len(head))
+
+
+def test_a_limit_in_json_is_set_and_the_json_keeps_its_length() -> None:
+    limit = {"name": "max_tokens", "shape": [1, 1], "datatype": "INT32", "data": [[50000]]}
+    text = {"name": "text_input", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": 5}}
+    body, length = infer_body(limit, text, binary=b"\1\0\0\0a")
+
+    edited = edit(INFER, body, 5, length=length).body
+
+    assert edited is not None
+    assert len(edited) == len(body)
+    assert edited[int(length) :] == b"\1\0\0\0a"
+    assert json.loads(edited[: int(length)]) == {
+        "id": "7",
+        "inputs": [{**limit, "data": [5]}, text],
+        "outputs": [{"name": "text_output"}],
+    }
+
+
+@pytest.mark.parametrize(("datatype", "code"), [("INT32", "<i"), ("UINT32", "<I"), ("INT64", "<q"), ("UINT64", "<Q")])
+def test_a_binary_limit_is_set_in_its_place_and_the_json_is_left_alone(datatype: str, code: str) -> None:
+    def described(name: str, kind: str, size: int) -> dict[str, Any]:
+        return {"name": name, "shape": [1], "datatype": kind, "parameters": {"binary_data_size": size}}
+
+    width = struct.calcsize(code)
+    tensors = [described("a", "INT8", 2), described("max_tokens", datatype, width), described("z", "INT8", 1)]
+    body, length = infer_body(*tensors, binary=b"\7\7" + struct.pack(code, 70_000) + b"\6")
+
+    edited = edit(INFER, body, 300, length=length).body
+
+    assert edited == body[: int(length)] + b"\7\7" + struct.pack(code, 300) + b"\6"
+
+
+def test_an_infer_body_without_a_limit_tensor_goes_through_byte_for_byte() -> None:
+    body, length = infer_body({"name": "text_input", "datatype": "BYTES", "shape": [1], "data": ["a"]})
+
+    assert edit(INFER, body, 5, length=length) == UNTOUCHED
+
+
+def test_a_limit_under_two_names_is_set_in_both() -> None:
+    named = [
+        {"name": name, "datatype": "INT32", "shape": [1], "data": [50]} for name in ("max_tokens", "request_output_len")
+    ]
+    body, _ = infer_body(*named)
+
+    edited = edit(INFER, body, 5).body
+
+    assert edited is not None
+    assert [tensor["data"] for tensor in json.loads(edited)["inputs"]] == [[5], [5]]
+
+
+def test_keys_that_are_not_utf_8_are_a_request_error_only_where_the_body_has_to_change() -> None:
+    body = b'{"inputs":[{"name":"max_tokens","data":[50],"\xff":1}]}'
+
+    assert edit(INFER, body, 50) == UNTOUCHED
+    with pytest.raises(RequestError):
+        edit(INFER, body, 5)
+
+
+WIDTHS = {"INT32": 4, "UINT32": 4, "INT64": 8, "UINT64": 8}
+LIMIT_TENSORS = st.builds(
+    lambda name, datatype, is_binary, is_nested: (name, datatype, is_binary, is_nested),
+    st.sampled_from(["max_tokens", "sampling_param_max_tokens", "request_output_len"]),
+    st.sampled_from(sorted(WIDTHS)),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+@settings(deadline=None)
+@given(
+    asked=st.integers(1, 2**31 - 1),
+    limit=st.integers(1, 2**31 - 1),
+    limits=st.lists(LIMIT_TENSORS, max_size=3, unique_by=lambda tensor: tensor[0]),
+    others=st.lists(st.binary(max_size=12), max_size=3),
+    indent=st.none() | st.integers(0, 3),
+    extra=st.dictionaries(st.text(max_size=4), ANYTHING, max_size=2),
+)
+def test_an_edited_infer_body_keeps_its_lengths_its_tensors_and_reads_back_as_the_new_limit(
+    asked: int,
+    limit: int,
+    limits: list[tuple[str, str, bool, bool]],
+    others: list[bytes],
+    indent: int | None,
+    extra: dict[str, Any],
+) -> None:
+    assume(limit <= asked)
+    body, length = _infer_with(asked, limits, others, indent, extra)
+    headers = Headers([(LENGTH, length)])
+    before = inspect(INFER, headers, body)
+
+    edited = edit(INFER, body, limit, length=length).body
+
+    if edited is None:
+        assert not limits or limit == asked
+        return
+    after = inspect(INFER, headers, edited)
+    assert len(edited) == len(body)
+    assert json_length(headers, edited) == int(length)
+    assert after.max_output_tokens == limit
+    assert _but(after, "max_output_tokens") == _but(before, "max_output_tokens")
+    assert _plain(edited, int(length)) == _plain(body, int(length))
+    assert _tails(edited, int(length), limits) == _tails(body, int(length), limits)
+
+
+def _infer_with(
+    asked: int,
+    limits: list[tuple[str, str, bool, bool]],
+    others: list[bytes],
+    indent: int | None,
+    extra: dict[str, Any],
+) -> tuple[bytes, str]:
+    """Limit tensors before, opaque binary ones after; the length of the JSON."""
+    tensors, tail = [], b""
+    for name, datatype, is_binary, is_nested in limits:
+        tensor: dict[str, Any] = {"name": name, "shape": [1, 1], "datatype": datatype}
+        if is_binary:
+            tensor["parameters"] = {"binary_data_size": WIDTHS[datatype]}
+            tail += asked.to_bytes(WIDTHS[datatype], "little")
+        else:
+            tensor["data"] = [[asked]] if is_nested else [asked]
+        tensors.append(tensor)
+    for number, data in enumerate(others):
+        size = {"binary_data_size": len(data)}
+        tensors.append({"name": f"other{number}", "shape": [1], "datatype": "INT8", "parameters": size})
+        tail += data
+    head = json.dumps(extra | {"inputs": tensors}, indent=indent).encode()
+    return head + tail, str(len(head))
+
+
+def _plain(body: bytes, length: int) -> dict[str, Any]:
+    """The JSON of an infer body without the values of its limit tensors."""
+    head: dict[str, Any] = json.loads(body[:length])
+    for tensor in head["inputs"]:
+        tensor.pop("data", None)
+    return head
+
+
+def _tails(body: bytes, length: int, limits: list[tuple[str, str, bool, bool]]) -> bytes:
+    """The binary part after the limit tensors."""
+    return body[length + sum(WIDTHS[datatype] for _, datatype, is_binary, _ in limits if is_binary) :]

@@ -1,0 +1,169 @@
+"""Where models run: frontends, capacity and price, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from headgate.policy.model import Capacity, Cluster, Frontend, Policy, Price, Protocol
+
+Accepted = Callable[[str, str], Policy]
+Refused = Callable[[str, str], list[str]]
+
+BIG = '  big: {protocol: openai, model: llama, endpoints: ["127.0.0.1:8000"]}'
+IN_PLACE = "protocol: openai, model: llama, endpoints: ['127.0.0.1:8000']"
+LISTED = "{protocol: openai, model: llama, endpoints: ['127.0.0.1:8000']}"
+
+
+def test_a_cluster_that_says_everything_is_read_in_full(accepted: Accepted) -> None:
+    policy = accepted(
+        BIG,
+        """\
+  big:
+    protocol: triton
+    model: ensemble
+    endpoints: [triton:8000, "[::1]:8000"]
+    capacity: {requests: 32, tokens: 400_000}
+    metrics: triton:8002
+    price: {prompt: 0.5, cached_prompt: 0.1, output: 1.5}""",
+    )
+
+    frontend = Frontend(
+        protocol=Protocol.TRITON, model="ensemble", endpoints=("triton:8000", "[::1]:8000"), envoy_cluster="big"
+    )
+    assert policy.clusters["big"] == Cluster(
+        name="big",
+        frontends={Protocol.TRITON: frontend},
+        capacity=Capacity(requests=32, tokens=400_000),
+        metrics="triton:8002",
+        price=Price(prompt=0.5, cached_prompt=0.1, output=1.5),
+    )
+
+
+def test_a_cluster_that_says_only_where_it_is_has_no_limits_and_costs_nothing(accepted: Accepted) -> None:
+    cluster = accepted(BIG, BIG).clusters["big"]
+
+    assert cluster.capacity == Capacity(requests=None, tokens=None, auto=False)
+    assert cluster.price == Price(prompt=0.0, output=0.0)
+    assert cluster.metrics is None
+
+
+def test_the_capacity_may_be_left_to_headgate(accepted: Accepted) -> None:
+    assert accepted(BIG, f"  big: {{{IN_PLACE}, capacity: auto}}").clusters["big"].capacity == Capacity(auto=True)
+
+
+def test_a_cluster_with_two_apis_is_two_clusters_to_envoy(accepted: Accepted) -> None:
+    policy = accepted(
+        BIG,
+        """\
+  big:
+    frontends:
+      - {protocol: triton, model: best, endpoints: ["127.0.0.1:8000"]}
+      - {protocol: openai, model: llama, endpoints: ["127.0.0.1:8010"]}""",
+    )
+
+    frontends = policy.clusters["big"].frontends
+    assert {p: f.envoy_cluster for p, f in frontends.items()} == {"triton": "big.triton", "openai": "big.openai"}
+
+
+def test_a_single_listed_frontend_keeps_the_name_of_its_cluster(accepted: Accepted) -> None:
+    policy = accepted(BIG, f"  big:\n    frontends:\n      - {LISTED}")
+
+    assert policy.clusters["big"].frontends[Protocol.OPENAI].envoy_cluster == "big"
+
+
+@pytest.mark.parametrize(
+    ("cluster", "expected"),
+    [
+        (
+            "{}",
+            [
+                "policy.yaml:13 clusters.big: 'endpoints' is missing",
+                "policy.yaml:13 clusters.big: 'model' is missing",
+                "policy.yaml:13 clusters.big: 'protocol' is missing",
+            ],
+        ),
+        ("llama", ["policy.yaml:13 clusters.big: has to be a mapping, not 'llama'"]),
+        (
+            "{protocol: grpc, model: llama, endpoints: ['127.0.0.1:8000']}",
+            ["policy.yaml:13 clusters.big.protocol: has to be one of openai, triton, not 'grpc'"],
+        ),
+        (
+            "{protocol: openai, model: '', endpoints: ['127.0.0.1:8000']}",
+            ["policy.yaml:13 clusters.big.model: has to be non-empty text, not ''"],
+        ),
+        (
+            "{protocol: openai, model: llama, endpoints: []}",
+            ["policy.yaml:13 clusters.big.endpoints: names no endpoint"],
+        ),
+        (
+            "{protocol: openai, model: llama, endpoints: '127.0.0.1:8000'}",
+            ["policy.yaml:13 clusters.big.endpoints: has to be a list, not '127.0.0.1:8000'"],
+        ),
+        (
+            "{protocol: openai, model: llama, endpoints: ['http://host:8000']}",
+            ["policy.yaml:13 clusters.big.endpoints[0]: has to be host:port, not 'http://host:8000'"],
+        ),
+        (
+            "{protocol: openai, model: llama, endpoints: [host]}",
+            ["policy.yaml:13 clusters.big.endpoints[0]: has to be host:port, not 'host'"],
+        ),
+        (
+            "{protocol: openai, model: llama, endpoints: ['host:70000']}",
+            ["policy.yaml:13 clusters.big.endpoints[0]: has to be host:port, not 'host:70000'"],
+        ),
+        (
+            f"{{{IN_PLACE}, metrics: nowhere}}",
+            ["policy.yaml:13 clusters.big.metrics: has to be host:port, not 'nowhere'"],
+        ),
+        (
+            f"{{{IN_PLACE}, capacity: 32}}",
+            ["policy.yaml:13 clusters.big.capacity: has to be 'auto' or a mapping of requests and tokens, not '32'"],
+        ),
+        (
+            f"{{{IN_PLACE}, capacity: {{request: 32}}}}",
+            ["policy.yaml:13 clusters.big.capacity.request: unknown key; did you mean 'requests'?"],
+        ),
+        (
+            f"{{{IN_PLACE}, capacity: {{requests: -1}}}}",
+            ["policy.yaml:13 clusters.big.capacity.requests: has to be at least 0, not '-1'"],
+        ),
+        (
+            f"{{{IN_PLACE}, price: {{prompt: free}}}}",
+            ["policy.yaml:13 clusters.big.price.prompt: has to be a number, not 'free'"],
+        ),
+        (
+            f"{{{IN_PLACE}, price: {{output: -1}}}}",
+            ["policy.yaml:13 clusters.big.price.output: has to be at least 0, not '-1'"],
+        ),
+        (
+            f"{{protocol: openai, frontends: [{LISTED}]}}",
+            ["policy.yaml:13 clusters.big.protocol: stands in each of the frontends, not beside them"],
+        ),
+        ("{frontends: []}", ["policy.yaml:13 clusters.big.frontends: names no frontend"]),
+        (
+            "{frontends: [{protocol: openai, model: llama}]}",
+            ["policy.yaml:13 clusters.big.frontends[0]: 'endpoints' is missing"],
+        ),
+        (
+            f"\n    frontends:\n      - {LISTED}\n      - {LISTED}",
+            ["policy.yaml:16 clusters.big.frontends[1]: the cluster has a frontend for openai already"],
+        ),
+        (
+            f"\n    frontends:\n      - {LISTED}\n      - {{protocol: grpc, model: llama, endpoints: [a:1]}}",
+            ["policy.yaml:16 clusters.big.frontends[1].protocol: has to be one of openai, triton, not 'grpc'"],
+        ),
+    ],
+)
+def test_a_wrong_cluster_is_named(cluster: str, expected: list[str], refused: Refused) -> None:
+    assert refused(BIG, f"  big: {cluster}") == expected
+
+
+def test_a_cluster_name_is_held_to_what_envoy_and_the_metrics_take(refused: Refused) -> None:
+    assert refused(BIG, f"{BIG}\n  big.gpu: {LISTED}") == [
+        (
+            "policy.yaml:14 clusters.big.gpu: cannot be a name: up to 63 letters, digits, - and _, "
+            "the first a letter or a digit"
+        )
+    ]

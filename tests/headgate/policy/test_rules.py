@@ -1,0 +1,175 @@
+"""Routing conditions: what they may ask, and what becomes of one that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headgate.policy.rules import VARIABLES, Rule, RuleEngine, RuleError, RuleFacts
+
+REQUEST: Mapping[str, object] = {
+    "tenant": "acme",
+    "tier": "premium",
+    "model": "assistant",
+    "protocol": "openai",
+    "stream": True,
+    "prompt_tokens": 9000,
+    "prompt_bytes": 36000,
+    "max_output_tokens": 100,
+    "expected_output_tokens": 80,
+    "tools": 0,
+    "images": 2,
+    "messages": 3,
+    "session": "s-1",
+    "region": "eu",
+}
+
+
+def facts(**changes: object) -> RuleFacts:
+    return RuleFacts(
+        variables=REQUEST | changes,
+        saturation={"standard": 0.9}.__getitem__,
+        queue_depth={"standard": 7}.__getitem__,
+        header={"x-team": "search"}.get,  # type: ignore[arg-type]  # every test asks for headers that are there
+    )
+
+
+def holds(source: str, **changes: object) -> bool:
+    engine = RuleEngine()
+    return engine.first_match([engine.compile(source)], facts(**changes)) == 0
+
+
+def test_the_facts_of_this_page_are_all_that_a_rule_may_ask_for() -> None:
+    assert set(REQUEST) == set(VARIABLES)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'tenant == "acme" && tier == "premium" && model == "assistant" && protocol == "openai"',
+        "stream",
+        "prompt_tokens > 8000 && prompt_bytes == 36000",
+        "max_output_tokens + expected_output_tokens == 180",
+        "tools == 0 && images == 2 && messages >= 3",
+        'session == "s-1" && region == "eu"',
+        'tier in ["premium", "interactive"]',
+        'tenant.startsWith("ac")',
+        'saturation("standard") > 0.8',
+        'queue_depth("standard") == 7',
+        'header("x-team") == "search"',
+        'header("X-Team") == "search"',
+        "true // a comment",
+    ],
+)
+def test_a_condition_that_is_true_holds(source: str) -> None:
+    assert holds(source)
+
+
+@pytest.mark.parametrize("source", ["prompt_tokens > 9000", 'tier == "Premium"', "!stream", "false"])
+def test_a_condition_that_is_false_does_not_hold(source: str) -> None:
+    assert not holds(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "1 / tools == 1",
+        "[1][images] == 1",
+        'tier.matches("[")',
+        'timestamp("soon") < timestamp("later")',
+        "9223372036854775807 + messages > 0",
+        'saturation("unheard-of") > 0.1',
+    ],
+)
+def test_a_condition_that_fails_while_it_is_asked_does_not_hold(source: str) -> None:
+    assert not holds(source)
+
+
+def test_a_number_no_integer_of_the_language_holds_makes_the_condition_false() -> None:
+    assert not holds("prompt_tokens > 0", prompt_tokens=2**70)
+
+
+def test_the_first_rule_that_holds_is_taken() -> None:
+    engine = RuleEngine()
+    rules = [engine.compile(source) for source in ("tools > 0", "images > 0", "messages > 0")]
+
+    assert engine.first_match([*rules], facts()) == 1
+
+
+def test_no_rule_at_all_always_holds() -> None:
+    engine = RuleEngine()
+    never: Rule = engine.compile("false")
+
+    assert engine.first_match([never, None], facts()) == 1
+    assert engine.first_match([never], facts()) is None
+    assert engine.first_match([], facts()) is None
+
+
+def test_an_engine_asks_each_request_for_its_own_facts() -> None:
+    engine = RuleEngine()
+    rule = engine.compile('saturation("standard") > 0.8 && tenant == "acme"')
+    idle = RuleFacts(variables=REQUEST, saturation=lambda _: 0.1, queue_depth=lambda _: 0, header=lambda _: "")
+
+    assert [engine.first_match([rule], ask) for ask in (facts(), idle, facts(tenant="globex"), facts())] == [
+        0,
+        None,
+        None,
+        0,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("prompt_tokens", "is int, has to be true or false"),
+        ('"text"', "is string, has to be true or false"),
+        ("dyn(true)", "is dyn, has to be true or false"),
+        ("teir == 1", "column 1: undeclared reference to 'teir'\n | teir == 1\n | ^"),
+        (
+            "tier == 1",
+            "column 6: found no matching overload for '_==_' applied to '(string, int)'\n | tier == 1\n | .....^",
+        ),
+        (
+            "saturation(standard) > 0.8",
+            "column 12: undeclared reference to 'standard'\n | saturation(standard) > 0.8\n | ...........^",
+        ),
+        ("[" * 40, "Expression recursion limit exceeded. limit: 32"),
+    ],
+)
+def test_what_is_no_condition_is_refused_with_the_place(source: str, message: str) -> None:
+    with pytest.raises(RuleError) as caught:
+        RuleEngine().compile(source)
+
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("source", "clusters"),
+    [
+        ("stream", []),
+        ('saturation("best") > 0.5 || queue_depth("fast") > 3', ["best", "fast"]),
+        ("saturation( 'best' ) > 0.5", ["best"]),
+        ("saturation ('best') > 0.5", ["best"]),
+        ("saturation(tenant) > 0.5", []),
+    ],
+)
+def test_a_rule_knows_the_clusters_it_names(source: str, clusters: list[str]) -> None:
+    assert RuleEngine().compile(source).clusters() == clusters
+
+
+ENGINE = RuleEngine()
+SIGNS = "[ ] ( ) { } == && || ! - < + / ? : . , in size matches saturation header true null 1 2.5 'x'"
+WORDS = st.sampled_from([*VARIABLES, *SIGNS.split()])
+
+
+@given(st.lists(WORDS, max_size=12).map(" ".join) | st.text(max_size=30))
+def test_no_text_raises_anything_but_a_rule_error_and_what_compiles_can_be_asked(source: str) -> None:
+    try:
+        rule = ENGINE.compile(source)
+    except RuleError:
+        return
+
+    assert ENGINE.first_match([rule], facts()) in (0, None)

@@ -1,0 +1,138 @@
+"""What every store promises, whatever it is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from headgate.store import Lease, LeaseRequest, Refused, Scope, Store, Usage
+from headgate.store.memory import MemoryStore
+
+StoreFactory = Callable[[], AbstractAsyncContextManager[Store]]
+
+
+@asynccontextmanager
+async def memory_store() -> AsyncIterator[Store]:
+    yield MemoryStore(time.monotonic)
+
+
+STORES: list[StoreFactory] = [memory_store]
+REQUEST = LeaseRequest(tenant="acme", tier="premium", cluster="best", tokens=100)
+
+
+@pytest.fixture(params=STORES, ids=lambda factory: factory.__name__)
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    async with request.param() as store:
+        yield store
+
+
+async def granted(store: Store, request: LeaseRequest = REQUEST) -> Lease:
+    answer = await store.acquire(request)
+    assert isinstance(answer, Lease)
+    return answer
+
+
+async def refused(store: Store, request: LeaseRequest) -> Refused:
+    answer = await store.acquire(request)
+    assert isinstance(answer, Refused)
+    return answer
+
+
+async def test_a_lease_answers_the_question_it_was_asked_for(store: Store) -> None:
+    first, second = await granted(store), await granted(store)
+
+    assert first.request == second.request == REQUEST
+    assert first.id != second.id
+
+
+async def test_what_is_in_flight_is_known_by_scope(store: Store) -> None:
+    assert store.usage("best") == Usage(requests=0, tokens=0)
+
+    await granted(store)
+    await granted(store, replace(REQUEST, tenant="globex", cluster="fast"))
+
+    assert store.usage("best") == Usage(requests=1, tokens=100)
+    assert store.usage("unheard-of") == Usage(requests=0, tokens=0)
+    assert store.in_flight(Scope.TENANT, "acme") == 1
+    assert store.in_flight(Scope.TIER, "premium") == 2
+    assert store.in_flight(Scope.CLUSTER, "fast") == 1
+    assert store.in_flight(Scope.CLUSTER_TOKENS, "fast") == 100
+
+
+@pytest.mark.parametrize(
+    ("limits", "scope"),
+    [
+        ({"tenant_limit": 1}, Scope.TENANT),
+        ({"tier_limit": 1}, Scope.TIER),
+        ({"cluster_limit": 1}, Scope.CLUSTER),
+        ({"cluster_token_limit": 199}, Scope.CLUSTER_TOKENS),
+        ({"cluster_limit": 4, "reserved": {"async": 0.75}}, Scope.CLUSTER),
+        ({"cluster_token_limit": 400, "reserved": {"async": 0.75}}, Scope.CLUSTER_TOKENS),
+    ],
+)
+async def test_a_full_scope_is_named_takes_nothing_and_says_when_to_ask_again(
+    limits: dict[str, object], scope: Scope, store: Store
+) -> None:
+    request = replace(REQUEST, **limits)
+    lease = await granted(store, request)
+
+    refusal = await refused(store, request)
+
+    assert refusal.scope is scope
+    assert 0 < refusal.retry_after_seconds <= 120
+    assert store.usage("best") == Usage(requests=1, tokens=100)
+    await store.release(lease)
+    assert store.usage("best") == Usage(requests=0, tokens=0)
+    await granted(store, request)
+
+
+async def test_a_request_without_a_cluster_counts_for_its_tenant_alone(store: Store) -> None:
+    passing = LeaseRequest(tenant="acme", tier="premium", tenant_limit=1)
+
+    lease = await granted(store, passing)
+
+    assert (await refused(store, passing)).scope is Scope.TENANT
+    assert store.in_flight(Scope.TIER, "premium") == 0
+    await store.release(lease)
+    assert store.in_flight(Scope.TENANT, "acme") == 0
+
+
+async def test_releasing_twice_changes_nothing_and_is_told_once(store: Store) -> None:
+    told: list[Lease] = []
+    store.on_release(told.append)
+    lease, other = await granted(store), await granted(store)
+
+    await store.release(lease)
+    await store.release(lease)
+
+    assert told == [lease]
+    assert store.usage("best") == Usage(requests=1, tokens=100)
+    await store.release(other)
+    assert told == [lease, other]
+
+
+async def test_every_listener_hears_of_a_release_when_the_slot_is_free(store: Store) -> None:
+    seen: list[int] = []
+    store.on_release(lambda _: seen.append(store.usage("best").requests))
+    store.on_release(lambda _: seen.append(store.usage("best").requests))
+
+    await store.release(await granted(store))
+
+    assert seen == [0, 0]
+
+
+async def test_questions_asked_at_once_never_get_more_than_there_is(store: Store) -> None:
+    request = replace(REQUEST, cluster_limit=7)
+
+    answers = await asyncio.gather(*(store.acquire(request) for _ in range(50)))
+
+    leases = [answer for answer in answers if isinstance(answer, Lease)]
+    assert len(leases) == 7
+    assert len({lease.id for lease in leases}) == 7
+    await asyncio.gather(*(store.release(lease) for lease in leases for _ in range(2)))
+    assert store.usage("best") == Usage(requests=0, tokens=0)
