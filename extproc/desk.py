@@ -26,6 +26,7 @@ class AdmissionDesk:
         self._waiting: dict[int, asyncio.Future[Lease]] = {}
         self._due: set[str] = set()
         self._dispatching: asyncio.Task[None] | None = None
+        self._releases = 0
         store.on_release(self._on_release)
 
     async def acquire(self, effect: AcquireLease) -> Answer:
@@ -87,6 +88,7 @@ class AdmissionDesk:
             self._ask_again(waiter.request.cluster or "")
 
     def _on_release(self, lease: Lease) -> None:
+        self._releases += 1
         for cluster in self.queue.released(lease.request):
             self._ask_again(cluster)
 
@@ -105,12 +107,15 @@ class AdmissionDesk:
 
     async def _offer(self, waiter: Waiter, now: float) -> bool:
         """Ask for the one whose turn it is; False when the store gives no answer."""
+        releases_before = self._releases
         try:
             answer = await self._store.acquire(waiter.request)
         except StoreUnavailable:
             return False
         if isinstance(answer, Refused):
-            self.queue.refused(waiter, answer.scope, now)
+            # A no from before a release says nothing about now.
+            if self._releases == releases_before:
+                self.queue.refused(waiter, answer.scope, now)
             return True
         granted = self._waiting.get(waiter.ticket)
         if granted is None or granted.done():

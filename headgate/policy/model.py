@@ -13,6 +13,8 @@ from enum import StrEnum
 from headgate.policy.rules import Rule, RuleEngine
 
 DEFAULT_MAX_BODY_BYTES = 8 * 1024 * 1024
+MAX_BODY_BYTES = 256 * 1024 * 1024
+"""The most any tier may be allowed."""
 DEFAULT_QUEUE_BYTES = 256 * 1024 * 1024
 
 

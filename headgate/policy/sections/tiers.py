@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from headgate.policy.model import DEFAULT_MAX_BODY_BYTES, MAX_BODY_BYTES, OutputTokens, Queue, Rung, Tier
+from headgate.policy.model import (
+    DEFAULT_MAX_BODY_BYTES,
+    DEFAULT_QUEUE_BYTES,
+    MAX_BODY_BYTES,
+    OutputTokens,
+    Queue,
+    Rung,
+    Tier,
+)
 from headgate.policy.node import Node, optional_integer
 
 MAX_WAIT_SECONDS = 3000.0
