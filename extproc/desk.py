@@ -1,6 +1,6 @@
 """The admission desk: puts an exchange's questions to the store, and keeps those who wait for an answer.
 
-A release wakes the desk, which asks again for the waiters in the queue's order; nothing polls.
+A release wakes the desk, which asks again for those it may concern, in the queue's order; nothing polls.
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 
 from extproc.events import AcquireLease, JoinQueue, LeaseGranted, LeaseRefused, StoreFailed
-from extproc.queue import Waiter, WaitingQueue
+from extproc.queue import FairQueue, Waiter
 from headgate.errors import StoreUnavailable
-from headgate.store import Lease, LeaseRequest, Refused, Scope, Store
+from headgate.store import Lease, Refused, Scope, Store
 
 Answer = LeaseGranted | LeaseRefused | StoreFailed
+_RETRY_AFTER_SECONDS = 1.0
+"""For a refusal that the store, which knows how long leases are held, was not asked about."""
 
 
 class AdmissionDesk:
@@ -20,14 +22,18 @@ class AdmissionDesk:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.queue = WaitingQueue()
+        self.queue = FairQueue()
         self._waiting: dict[int, asyncio.Future[Lease]] = {}
+        self._due: set[str] = set()
         self._dispatching: asyncio.Task[None] | None = None
-        self._is_dispatch_due = False
+        self._releases = 0
         store.on_release(self._on_release)
 
     async def acquire(self, effect: AcquireLease) -> Answer:
-        """Ask once."""
+        """Ask once; without asking, no to a request that would pass one that waits."""
+        cluster = effect.request.cluster
+        if cluster is not None and self.queue.has_claim(cluster, effect.priority):
+            return LeaseRefused(Scope.CLUSTER, _RETRY_AFTER_SECONDS)
         try:
             answer = await self._store.acquire(effect.request)
         except StoreUnavailable:
@@ -37,16 +43,24 @@ class AdmissionDesk:
         return LeaseGranted(answer)
 
     async def wait(self, effect: JoinQueue) -> Answer:
-        """Wait for a slot as long as the tier allows. Cancelling leaves the queue at once and takes no slot."""
-        waiter = self.queue.join(effect.request, effect.priority, effect.queue.max_depth)
-        if waiter is None:
-            return LeaseRefused(effect.scope, 1.0, queue_reason="queue_full")
+        """Wait for a slot. Cancelling leaves the queue at once and takes no slot."""
         loop = asyncio.get_running_loop()
-        joined_at = loop.time()
+        waiter = self.queue.join(
+            effect.request,
+            queue=effect.queue,
+            priority=effect.priority,
+            weight=effect.weight,
+            size_bytes=effect.size_bytes,
+            now=loop.time(),
+        )
+        if waiter is None:
+            return LeaseRefused(effect.scope, _RETRY_AFTER_SECONDS, queue_reason="queue_full")
         granted: asyncio.Future[Lease] = loop.create_future()
         self._waiting[waiter.ticket] = granted
+        # Something may have been released between the refusal and now.
+        self._ask_again(effect.request.cluster or "")
         try:
-            await asyncio.wait({granted}, timeout=effect.queue.max_wait_seconds)
+            await asyncio.wait({granted}, timeout=effect.max_wait_seconds)
         except asyncio.CancelledError:
             self._forget(waiter)
             if granted.done():
@@ -54,65 +68,59 @@ class AdmissionDesk:
                 await self.release(granted.result())
             raise
         self._forget(waiter)
-        waited_seconds = loop.time() - joined_at
+        waited_seconds = loop.time() - waiter.joined_at
         if granted.done():
             return LeaseGranted(granted.result(), waited_seconds)
-        return LeaseRefused(effect.scope, 1.0, queue_reason="queue_timeout", waited_seconds=waited_seconds)
+        return LeaseRefused(
+            effect.scope, _RETRY_AFTER_SECONDS, queue_reason=effect.give_up_reason, waited_seconds=waited_seconds
+        )
 
     async def release(self, lease: Lease) -> None:
         """Give a slot back, whatever happens to the caller meanwhile."""
         await asyncio.shield(self._store.release(lease))
 
     def _forget(self, waiter: Waiter) -> None:
+        was_in_line = waiter.ticket in self._waiting
         self.queue.leave(waiter)
         self._waiting.pop(waiter.ticket, None)
+        if was_in_line and self.queue.depth(waiter.request.cluster or ""):
+            # Room kept together for one who has left is for those behind it.
+            self._ask_again(waiter.request.cluster or "")
 
     def _on_release(self, lease: Lease) -> None:
-        del lease
-        # A turn later: one refused just before this release stands in the queue by then and is not overlooked.
-        asyncio.get_running_loop().call_soon(self._wake)
+        self._releases += 1
+        for cluster in self.queue.released(lease.request):
+            self._ask_again(cluster)
 
-    def _wake(self) -> None:
-        self._is_dispatch_due = bool(self._waiting)
-        if self._is_dispatch_due and (self._dispatching is None or self._dispatching.done()):
+    def _ask_again(self, cluster: str) -> None:
+        self._due.add(cluster)
+        if self._dispatching is None or self._dispatching.done():
             self._dispatching = asyncio.get_running_loop().create_task(self._dispatch())
 
     async def _dispatch(self) -> None:
-        while self._is_dispatch_due:
-            self._is_dispatch_due = False
-            full: set[tuple[Scope, str, str]] = set()
-            for waiter in self.queue.in_order():
-                if waiter.ticket in self._waiting and not full & _scopes(waiter.request):
-                    await self._offer(waiter, full)
+        loop = asyncio.get_running_loop()
+        while self._due:
+            cluster = self._due.pop()
+            while (waiter := self.queue.next(cluster, loop.time())) is not None:
+                if not await self._offer(waiter, loop.time()):
+                    break
 
-    async def _offer(self, waiter: Waiter, full: set[tuple[Scope, str, str]]) -> None:
-        """Ask for one waiter; what turned out full spares the others behind it the question."""
+    async def _offer(self, waiter: Waiter, now: float) -> bool:
+        """Ask for the one whose turn it is; False when the store gives no answer."""
+        releases_before = self._releases
         try:
             answer = await self._store.acquire(waiter.request)
         except StoreUnavailable:
-            return
+            return False
         if isinstance(answer, Refused):
-            if answer.scope is not Scope.CLUSTER_TOKENS:
-                full.add(_scope_key(waiter.request, answer.scope))
-            return
+            # A no from before a release says nothing about now.
+            if self._releases == releases_before:
+                self.queue.refused(waiter, answer.scope, now)
+            return True
         granted = self._waiting.get(waiter.ticket)
         if granted is None or granted.done():
             await self.release(answer)
         else:
-            self.queue.leave(waiter)
+            self.queue.granted(waiter)
             granted.set_result(answer)
-
-
-def _scope_key(request: LeaseRequest, scope: Scope) -> tuple[Scope, str, str]:
-    match scope:
-        case Scope.TENANT:
-            return (scope, request.tenant, "")
-        case Scope.TIER:
-            return (scope, request.tier, "")
-        case _:
-            # Reservations make a cluster full for one tier and not for another.
-            return (scope, request.cluster or "", request.tier)
-
-
-def _scopes(request: LeaseRequest) -> set[tuple[Scope, str, str]]:
-    return {_scope_key(request, scope) for scope in (Scope.TENANT, Scope.TIER, Scope.CLUSTER)}
+        return True

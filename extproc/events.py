@@ -112,18 +112,34 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class AcquireLease:
-    """Ask the store now; answered by `LeaseGranted`, `LeaseRefused` or `StoreFailed`."""
+    """Ask the store now; answered by `LeaseGranted`, `LeaseRefused` or `StoreFailed`.
+
+    `priority` is the tier's: a request never passes one of the same or a better priority that waits.
+    """
 
     request: LeaseRequest
+    priority: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JoinQueue:
-    """Ask again whenever something is released, at most this long; answered like `AcquireLease`."""
+    """Wait for a slot; answered like `AcquireLease`.
+
+    Attributes:
+        weight: the tenant's share against others of its tier.
+        size_bytes: what the request holds in memory while it waits.
+        max_wait_seconds: the tier's patience or the client's, whichever ends first.
+        give_up_reason: the reason of the refusal when that time is over.
+        scope: what refused it.
+    """
 
     request: LeaseRequest
     queue: Queue
     priority: int
+    weight: float
+    size_bytes: int
+    max_wait_seconds: float
+    give_up_reason: str
     scope: Scope
 
 

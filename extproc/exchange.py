@@ -17,6 +17,7 @@ from extproc.admission import (
     question,
     tenant_concurrency,
 )
+from extproc.deadline import client_patience_seconds
 from extproc.events import (
     AcquireLease,
     BodyReceived,
@@ -60,6 +61,7 @@ _SCOPE_MESSAGES = {
 _QUEUE_MESSAGES = {
     "queue_full": "The model is at capacity and its queue is full; retry shortly.",
     "queue_timeout": "The model is at capacity and the wait for it took too long; retry shortly.",
+    "client_deadline": "The model is at capacity and the wait for it took as long as the client allows.",
 }
 _MAX_HITS = 10**9
 """Envoy leaves out a rate limit descriptor that counts more hits, and with it the limit."""
@@ -94,6 +96,7 @@ class Exchange:
         self._lease: Lease | None = None
         self._is_decided = False
         self._is_body_complete = False
+        self._started_at = 0.0
 
     @property
     def is_decided(self) -> bool:
@@ -102,9 +105,9 @@ class Exchange:
 
     def receive(self, event: Event, now: float) -> list[Effect]:
         """Take one event; `now` in seconds, monotonic."""
-        del now
         match event:
             case HeadersReceived(headers, is_end):
+                self._started_at = now
                 return self._on_headers(headers, is_end=is_end)
             case BodyReceived(body, is_end):
                 return self._on_body(body, is_end=is_end)
@@ -113,7 +116,7 @@ class Exchange:
             case LeaseGranted():
                 return self._on_granted(event)
             case LeaseRefused():
-                return self._on_refused(event)
+                return self._on_refused(event, now)
             case StoreFailed():
                 return self._on_store_failed()
             case TurnedAway(reason):
@@ -144,7 +147,7 @@ class Exchange:
             return self._reject(refusal.unknown_model(model))
         if self._target.operation is Operation.METADATA:
             return self._answer_metadata(identity)
-        return [AcquireLease(passing_question(identity))]
+        return [AcquireLease(passing_question(identity), identity.tier.priority)]
 
     def _answer_metadata(self, identity: Identity) -> list[Effect]:
         body = answers.metadata(self._policy, self._target)
@@ -209,7 +212,7 @@ class Exchange:
         self._attempt = _Attempt(request, body, found, ladder)
         if not can_ever_fit(self._policy, identity, found):
             return self._on_never_fits(identity, self._attempt)
-        return [AcquireLease(question(self._policy, identity, found))]
+        return [AcquireLease(question(self._policy, identity, found), identity.tier.priority)]
 
     def _on_never_fits(self, identity: Identity, attempt: _Attempt) -> list[Effect]:
         room = idle_room_tokens(self._policy, identity, attempt.destination) or 0
@@ -256,7 +259,7 @@ class Exchange:
         forward = Forward(phase=self._phase, set_headers=headers, metadata=_metadata(decision))
         return [forward, Report(decision)]
 
-    def _on_refused(self, refused: LeaseRefused) -> list[Effect]:
+    def _on_refused(self, refused: LeaseRefused, now: float) -> list[Effect]:
         attempt = self._attempt
         if self._is_decided or self._identity is None:
             return []
@@ -264,11 +267,27 @@ class Exchange:
         if attempt is None or step is None:
             return self._reject(_contended(refused), refused.waited_seconds)
         if isinstance(step, Queue):
-            asked = question(self._policy, self._identity, attempt.destination)
-            return [JoinQueue(asked, step, self._identity.tier.priority, refused.scope)]
+            return [self._join(self._identity, attempt, step, refused.scope, now - self._started_at)]
         reason = refused.queue_reason or refused.scope.value
         attempt.destination = replace(step, reason=reason)
-        return [AcquireLease(question(self._policy, self._identity, step))]
+        return [AcquireLease(question(self._policy, self._identity, step), self._identity.tier.priority)]
+
+    def _join(
+        self, identity: Identity, attempt: _Attempt, queue: Queue, scope: Scope, elapsed_seconds: float
+    ) -> JoinQueue:
+        patience_seconds = client_patience_seconds(self._headers)
+        is_client_first = patience_seconds is not None and patience_seconds - elapsed_seconds < queue.max_wait_seconds
+        left_seconds = max(0.0, (patience_seconds or 0.0) - elapsed_seconds)
+        return JoinQueue(
+            request=question(self._policy, identity, attempt.destination),
+            queue=queue,
+            priority=identity.tier.priority,
+            weight=identity.tenant.weight,
+            size_bytes=len(attempt.body),
+            max_wait_seconds=left_seconds if is_client_first else queue.max_wait_seconds,
+            give_up_reason="client_deadline" if is_client_first else "queue_timeout",
+            scope=scope,
+        )
 
     def _on_store_failed(self) -> list[Effect]:
         if self._is_decided or self._identity is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from extproc.queue import WaitingQueue
+from extproc.queue import FairQueue
 from headgate.policy.model import Policy
 from headgate.store import Scope, Store
 
@@ -12,7 +12,7 @@ from headgate.store import Scope, Store
 class ClusterSignals:
     """Answers at once from what is known; `policy` yields the one in force."""
 
-    def __init__(self, policy: Callable[[], Policy], store: Store, queue: WaitingQueue) -> None:
+    def __init__(self, policy: Callable[[], Policy], store: Store, queue: FairQueue) -> None:
         self._policy = policy
         self._store = store
         self._queue = queue

@@ -15,6 +15,7 @@ from headgate.policy.rules import Rule, RuleEngine
 DEFAULT_MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_BODY_BYTES = 256 * 1024 * 1024
 """The most any tier may be allowed."""
+DEFAULT_QUEUE_BYTES = 256 * 1024 * 1024
 
 
 class Protocol(StrEnum):
@@ -96,10 +97,11 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """How long and how deep a tier may wait for a cluster."""
+    """How long and how deep a tier may wait for a cluster; the depth counts requests and the bytes they hold."""
 
     max_wait_seconds: float
     max_depth: int
+    max_bytes: int = DEFAULT_QUEUE_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,16 @@ def asking(tenant: str = "acme", cluster: str = "best", tier: str = "premium", *
 def joining(
     request: LeaseRequest, *, priority: int = 0, max_wait_seconds: float = FOR_EVER, depth: int = 100
 ) -> JoinQueue:
-    return JoinQueue(request, Queue(max_wait_seconds=max_wait_seconds, max_depth=depth), priority, Scope.CLUSTER)
+    return JoinQueue(
+        request=request,
+        queue=Queue(max_wait_seconds=max_wait_seconds, max_depth=depth),
+        priority=priority,
+        weight=1.0,
+        size_bytes=100,
+        max_wait_seconds=max_wait_seconds,
+        give_up_reason="queue_timeout",
+        scope=Scope.CLUSTER,
+    )
 
 
 async def settle(until: Callable[[], bool] = lambda: False) -> None:
@@ -47,7 +56,7 @@ class Desk:
         self.served: list[str] = []
 
     async def hold(self, request: LeaseRequest) -> Lease:
-        answer = await self.desk.acquire(AcquireLease(request))
+        answer = await self.desk.acquire(AcquireLease(request, 0))
         assert isinstance(answer, LeaseGranted)
         return answer.lease
 
@@ -81,7 +90,7 @@ def lease_of(task: asyncio.Task[Answer]) -> Lease:
 
 
 async def test_a_free_slot_is_granted_at_once(desk: Desk) -> None:
-    answer = await desk.desk.acquire(AcquireLease(asking()))
+    answer = await desk.desk.acquire(AcquireLease(asking(), 0))
 
     assert isinstance(answer, LeaseGranted)
     assert (answer.lease.request, answer.waited_seconds) == (asking(), 0.0)
@@ -90,7 +99,7 @@ async def test_a_free_slot_is_granted_at_once(desk: Desk) -> None:
 async def test_a_full_scope_is_named(desk: Desk) -> None:
     await desk.hold(asking())
 
-    assert await desk.desk.acquire(AcquireLease(asking())) == LeaseRefused(Scope.CLUSTER, 1.0)
+    assert await desk.desk.acquire(AcquireLease(asking(), 0)) == LeaseRefused(Scope.CLUSTER, 1.0)
 
 
 # being served
@@ -166,7 +175,7 @@ async def test_a_release_serves_only_those_it_helps(desk: Desk) -> None:
         {"tenant": "globex", "tenant_limit": 0},
         {"tier": "batch", "tier_limit": 0},
         {"cluster": "fast", "cluster_limit": 0},
-        {"tokens": 1000, "cluster_token_limit": 10, "cluster_limit": 2},
+        {"tenant": "globex", "tokens": 1000, "cluster_token_limit": 10, "cluster_limit": 2},
     ],
     ids=["its tenant is full", "its tier is full", "its cluster is full", "it is too large for now"],
 )
@@ -203,7 +212,7 @@ async def test_one_refused_just_before_a_release_is_not_left_waiting_for_the_nex
 
     # Both begin in this order in the next turn: the release finds nobody waiting yet.
     releasing = asyncio.create_task(desk.store.release(held))
-    assert isinstance(await desk.desk.acquire(AcquireLease(asking())), LeaseRefused)
+    assert isinstance(await desk.desk.acquire(AcquireLease(asking(), 0)), LeaseRefused)
     waiting = asyncio.create_task(desk.desk.wait(joining(asking())))
     await settle(waiting.done)
 
@@ -315,14 +324,14 @@ class FailingStore(MemoryStore):
 async def test_a_store_without_an_answer_is_an_answer() -> None:
     desk = AdmissionDesk(FailingStore(lambda: 0.0))
 
-    assert await desk.acquire(AcquireLease(asking())) == StoreFailed()
+    assert await desk.acquire(AcquireLease(asking(), 0)) == StoreFailed()
 
 
 async def test_waiters_outlast_a_store_that_fails_for_a_while() -> None:
     store = FailingStore(lambda: 0.0)
     store.is_down = False
     desk = AdmissionDesk(store)
-    held = [await desk.acquire(AcquireLease(asking(cluster_limit=2))) for _ in range(2)]
+    held = [await desk.acquire(AcquireLease(asking(cluster_limit=2), 0)) for _ in range(2)]
     waiting = asyncio.create_task(desk.wait(joining(asking(cluster_limit=2))))
     await asyncio.sleep(0)
     first, second = (answer.lease for answer in held if isinstance(answer, LeaseGranted))
@@ -348,7 +357,7 @@ async def test_a_slot_granted_to_one_who_left_while_the_store_answered_goes_to_t
 
     store = SlowStore(lambda: 0.0)
     desk = AdmissionDesk(store)
-    held = await desk.acquire(AcquireLease(asking()))
+    held = await desk.acquire(AcquireLease(asking(), 0))
     assert isinstance(held, LeaseGranted)
     leaving, staying = (asyncio.create_task(desk.wait(joining(asking()))) for _ in range(2))
     await asyncio.sleep(0)
@@ -371,7 +380,7 @@ async def test_a_caller_cancelled_while_it_releases_has_released_all_the_same() 
 
     store = SlowStore(lambda: 0.0)
     desk = AdmissionDesk(store)
-    answer = await desk.acquire(AcquireLease(asking()))
+    answer = await desk.acquire(AcquireLease(asking(), 0))
     assert isinstance(answer, LeaseGranted)
 
     releasing = asyncio.create_task(desk.release(answer.lease))

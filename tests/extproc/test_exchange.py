@@ -113,7 +113,8 @@ def test_a_request_is_admitted_and_holds_its_slot_until_its_stream_ends(policy: 
                 tokens=HELLO_TOKENS + 1000,
                 cluster_limit=2,
                 cluster_token_limit=50_000,
-            )
+            ),
+            priority=0,
         )
     ]
     new_body = json.dumps({"model": "llama-70b", "prompt": HELLO, "max_tokens": 1000}, separators=(",", ":")).encode()
@@ -367,13 +368,58 @@ def test_no_refusal_repeats_the_prompt(policy: Policy, signals: Any) -> None:
 # contended
 
 
+@pytest.mark.parametrize(
+    ("sent", "max_wait_seconds", "give_up_reason"),
+    [
+        ({"x-stainless-read-timeout": "600"}, 2.0, "queue_timeout"),
+        ({"x-stainless-read-timeout": "1.5"}, 1.5, "client_deadline"),
+        ({"grpc-timeout": "500m"}, 0.5, "client_deadline"),
+        ({"grpc-timeout": "500m", "x-stainless-read-timeout": "0.25"}, 0.25, "client_deadline"),
+        ({"x-stainless-read-timeout": "soon"}, 2.0, "queue_timeout"),
+        ({"x-stainless-read-timeout": "NOT_GIVEN"}, 2.0, "queue_timeout"),
+        ({"grpc-timeout": "1 S"}, 2.0, "queue_timeout"),
+    ],
+)
+def test_nobody_waits_longer_than_the_client_does(
+    policy: Policy, signals: Any, sent: dict[str, str], max_wait_seconds: float, give_up_reason: str
+) -> None:
+    exchange = Exchange(policy, signals)
+    exchange.receive(headers("acme", **sent), 10.0)
+    exchange.receive(body(), 10.0)
+
+    [join] = exchange.receive(LeaseRefused(Scope.CLUSTER, 0.5), 10.0)
+
+    assert isinstance(join, JoinQueue)
+    assert (join.max_wait_seconds, join.give_up_reason) == (max_wait_seconds, give_up_reason)
+
+
+def test_the_time_a_client_has_spent_already_counts(policy: Policy, signals: Any) -> None:
+    exchange = Exchange(policy, signals)
+    exchange.receive(headers("acme", **{"x-stainless-read-timeout": "1.5"}), 10.0)
+    exchange.receive(body(), 10.5)
+
+    [join] = exchange.receive(LeaseRefused(Scope.CLUSTER, 0.5), 11.0)
+
+    assert isinstance(join, JoinQueue)
+    assert join.max_wait_seconds == 0.5
+
+
 def test_a_full_cluster_is_waited_for_and_the_wait_is_told(policy: Policy, signals: Any) -> None:
     exchange = Exchange(policy, signals)
     [acquire] = start(exchange)
     assert isinstance(acquire, AcquireLease)
 
     assert exchange.receive(LeaseRefused(Scope.CLUSTER, 0.5), 0.002) == [
-        JoinQueue(acquire.request, Queue(max_wait_seconds=2.0, max_depth=2), 0, Scope.CLUSTER)
+        JoinQueue(
+            request=acquire.request,
+            queue=Queue(max_wait_seconds=2.0, max_depth=2),
+            priority=0,
+            weight=1.0,
+            size_bytes=len(body().body),
+            max_wait_seconds=2.0,
+            give_up_reason="queue_timeout",
+            scope=Scope.CLUSTER,
+        )
     ]
     [forward, report] = exchange.receive(LeaseGranted(LEASE, waited_seconds=0.75), 0.752)
 
@@ -481,7 +527,7 @@ def test_any_other_path_goes_on_within_its_tenants_concurrency(policy: Policy, s
     exchange = Exchange(policy, signals)
 
     assert exchange.receive(headers("hobby", path), 0.0) == [
-        AcquireLease(LeaseRequest(tenant="hobby", tier="best_effort", tenant_limit=1))
+        AcquireLease(LeaseRequest(tenant="hobby", tier="best_effort", tenant_limit=1), priority=2)
     ]
     [forward, _] = exchange.receive(LeaseGranted(LEASE), 0.001)
     assert isinstance(forward, Forward)

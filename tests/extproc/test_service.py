@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from extproc.desk import AdmissionDesk
 from extproc.events import Decision, Verdict
-from extproc.queue import WaitingQueue
+from extproc.queue import FairQueue
 from extproc.routing import Signals
 from extproc.service import ExtProcService
 from extproc.signals import ClusterSignals
@@ -530,7 +530,7 @@ async def test_a_decision_that_fails_is_a_503_and_never_a_pass(
         def in_flight(self, scope: Scope, name: str) -> int:
             raise ZeroDivisionError("a bug")
 
-    sidecar = await start(signals=Broken(lambda: policy, MemoryStore(time.monotonic), WaitingQueue()))
+    sidecar = await start(signals=Broken(lambda: policy, MemoryStore(time.monotonic), FairQueue()))
     stream = sidecar.open()
 
     response = await stream.ask(headers("hobby"))

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from extproc.queue import WaitingQueue
+from extproc.queue import FairQueue
 from extproc.signals import ClusterSignals
-from headgate.policy.model import Capacity, Policy
+from headgate.policy.model import Capacity, Policy, Queue
 from headgate.store import Lease, LeaseRequest, Scope
 from headgate.store.memory import MemoryStore
 
@@ -39,7 +39,7 @@ async def test_a_cluster_is_as_full_as_the_fuller_of_its_requests_and_tokens(
 ) -> None:
     policy = revise(clusters={"best": {"capacity": capacity}})
     store = MemoryStore(lambda: 0.0)
-    signals = ClusterSignals(lambda: policy, store, WaitingQueue())
+    signals = ClusterSignals(lambda: policy, store, FairQueue())
 
     await hold(store, held, tokens)
 
@@ -48,7 +48,7 @@ async def test_a_cluster_is_as_full_as_the_fuller_of_its_requests_and_tokens(
 
 async def test_a_release_makes_a_cluster_emptier(policy: Policy) -> None:
     store = MemoryStore(lambda: 0.0)
-    signals = ClusterSignals(lambda: policy, store, WaitingQueue())
+    signals = ClusterSignals(lambda: policy, store, FairQueue())
     [lease, _] = await hold(store, 2)
 
     await store.release(lease)
@@ -58,17 +58,19 @@ async def test_a_release_makes_a_cluster_emptier(policy: Policy) -> None:
 
 
 def test_an_unknown_cluster_is_never_full(policy: Policy) -> None:
-    signals = ClusterSignals(lambda: policy, MemoryStore(lambda: 0.0), WaitingQueue())
+    signals = ClusterSignals(lambda: policy, MemoryStore(lambda: 0.0), FairQueue())
 
     assert (signals.saturation("nope"), signals.queue_depth("nope")) == (0.0, 0)
     assert signals.in_flight(Scope.TENANT, "nobody") == 0
 
 
 def test_the_queue_depth_is_who_waits_for_the_cluster(policy: Policy) -> None:
-    queue = WaitingQueue()
+    queue = FairQueue()
     signals = ClusterSignals(lambda: policy, MemoryStore(lambda: 0.0), queue)
     for tier in ("premium", "interactive"):
-        queue.join(LeaseRequest(tenant="acme", tier=tier, cluster="best"), 0, 10)
+        request = LeaseRequest(tenant="acme", tier=tier, cluster="best")
+        limits = Queue(max_wait_seconds=1.0, max_depth=10)
+        queue.join(request, queue=limits, priority=0, weight=1.0, size_bytes=1, now=0.0)
 
     assert signals.queue_depth("best") == 2
 
@@ -76,7 +78,7 @@ def test_the_queue_depth_is_who_waits_for_the_cluster(policy: Policy) -> None:
 async def test_a_new_policy_counts_from_its_first_moment(policy: Policy, revise: Callable[..., Policy]) -> None:
     policies = [policy]
     store = MemoryStore(lambda: 0.0)
-    signals = ClusterSignals(lambda: policies[-1], store, WaitingQueue())
+    signals = ClusterSignals(lambda: policies[-1], store, FairQueue())
     await hold(store, 2)
 
     policies.append(revise(clusters={"best": {"capacity": Capacity(requests=8)}}))

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from headgate.policy.model import DEFAULT_MAX_BODY_BYTES, MAX_BODY_BYTES, OutputTokens, Queue, Rung, Tier
+from headgate.policy.model import (
+    DEFAULT_MAX_BODY_BYTES,
+    DEFAULT_QUEUE_BYTES,
+    MAX_BODY_BYTES,
+    OutputTokens,
+    Queue,
+    Rung,
+    Tier,
+)
 from headgate.policy.node import Node, optional_integer
 
 MAX_WAIT_SECONDS = 3000.0
@@ -48,13 +56,17 @@ def check_reservations(node: Node, tiers: Mapping[str, Tier]) -> None:
 
 
 def _queue(node: Node) -> Queue | None:
-    fields = node.fields(required=("max_wait", "max_depth"))
-    if len(fields) < 2:
+    fields = node.fields("max_bytes", required=("max_wait", "max_depth"))
+    if "max_wait" not in fields or "max_depth" not in fields:
         return None
     wait_seconds = fields["max_wait"].seconds()
     if wait_seconds > MAX_WAIT_SECONDS:
         fields["max_wait"].report(f"has to be at most {MAX_WAIT_SECONDS:.0f}s: Envoy holds no request longer")
-    return Queue(max_wait_seconds=wait_seconds, max_depth=fields["max_depth"].integer(0, 1_000_000))
+    return Queue(
+        max_wait_seconds=wait_seconds,
+        max_depth=fields["max_depth"].integer(0, 1_000_000),
+        max_bytes=fields["max_bytes"].size_bytes() if "max_bytes" in fields else DEFAULT_QUEUE_BYTES,
+    )
 
 
 def _ladder(node: Node) -> tuple[Rung, ...]:
