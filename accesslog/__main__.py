@@ -14,7 +14,7 @@ async def serve(settings: Settings) -> None:
     """Serve until a signal."""
     process = Process(settings, SERVICE_NAME)
     service = assemble(process)
-    await process.run([Listener("accesslog", settings.extproc_address, [service.service()])], [], lambda: None)
+    await process.run([Listener("accesslog", settings.extproc_address, [service.service()])], [], service.drain)
 
 
 if __name__ == "__main__":

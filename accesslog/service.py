@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 
@@ -9,6 +10,8 @@ from accesslog.record import RequestRecord
 from accesslog.wire import SERVICE_NAME, parse_records
 from headgate.transport import Send, Service
 
+LAST_RECORDS_SECONDS = 1.0
+"""How long a draining service still listens: Envoy sends its records in batches, a fraction of a second apart."""
 _log = logging.getLogger("headgate.accesslog")
 
 
@@ -17,14 +20,37 @@ class AccessLogService:
 
     def __init__(self, *, report: Callable[[RequestRecord], None]) -> None:
         self._report = report
+        self._open: set[asyncio.Task[None]] = set()
+        self._is_draining = False
 
     def service(self) -> Service:
         """What a transport serves."""
         return Service(name=SERVICE_NAME, streams={"StreamAccessLogs": self.stream_access_logs})
 
+    def drain(self) -> None:
+        """End the streams, which Envoy would keep open for ever, once the last records have come."""
+        self._is_draining = True
+        asyncio.get_running_loop().call_later(LAST_RECORDS_SECONDS, self._end_streams)
+
     async def stream_access_logs(self, messages: AsyncIterator[bytes], send: Send) -> None:
         """Read batches until Envoy closes the stream; it expects no answer to any."""
         del send
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  (a coroutine always runs in one)
+        self._open.add(task)
+        try:
+            await self._read(messages)
+        except asyncio.CancelledError:
+            if not self._is_draining:
+                raise
+        finally:
+            self._open.discard(task)
+
+    def _end_streams(self) -> None:
+        for task in self._open:
+            task.cancel()
+
+    async def _read(self, messages: AsyncIterator[bytes]) -> None:
         async for message in messages:
             for record in parse_records(message):
                 try:
