@@ -14,7 +14,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
 
 def client_patience_seconds(headers: Headers) -> float | None:
-    """The shorter of the SDK's read timeout and gRPC's deadline, counted from the request; None when neither is sent."""
+    """The shorter of the SDK's read timeout and gRPC's deadline, counted from the request; None without either."""
     patience = [seconds for seconds in (_read_timeout(headers), _grpc_timeout(headers)) if seconds is not None]
     return min(patience, default=None)
 

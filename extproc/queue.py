@@ -66,7 +66,7 @@ class _Lane:
         self.too_big: set[str] = set()
         self._ring: OrderedDict[str, _TenantLine] = OrderedDict()
         self._aside: dict[str, _TenantLine] = {}
-        # Heads of lines by age; an entry whose waiter is no head any more, or stands aside, is dropped when it surfaces.
+        # Heads of lines by age; an entry whose waiter is no head any more, or stands aside, goes when it surfaces.
         self._by_age: list[tuple[float, int, str]] = []
         self._quantum_tokens = 1
 

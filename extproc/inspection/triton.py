@@ -48,6 +48,8 @@ class _Infer(msgspec.Struct):
 _GENERATE = msgspec.json.Decoder(_Generate)
 _INFER = msgspec.json.Decoder(_Infer)
 _ANY = msgspec.json.Decoder()
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ def split_infer(headers: Headers, body: bytes) -> tuple[list[Tensor], dict[str, 
     """The input tensors of an infer body, and where the binary ones have their bytes."""
     json_bytes = json_length(headers, body)
     tensors = decode(body[:json_bytes], _INFER).inputs
+    _refuse_repeated_keys(body[:json_bytes])
     if len({tensor.name for tensor in tensors}) < len(tensors):
         raise RequestError("'inputs' names a tensor twice.", param="inputs")
     spans: dict[str, BinarySpan] = {}
@@ -107,6 +110,18 @@ def split_infer(headers: Headers, body: bytes) -> tuple[list[Tensor], dict[str, 
             spans[tensor.name] = BinarySpan(position, position + size)
             position += size
     return tensors, spans
+
+
+def _refuse_repeated_keys(head: bytes) -> None:
+    """Of a repeated key Triton takes the first and `decode` the last: one would run and the other be charged."""
+    fields = decode(head, _OBJECT)
+    inputs = decode(bytes(fields["inputs"]), _OBJECTS)
+    for tensor in inputs:
+        if "parameters" in tensor:
+            tensor["parameters"] = msgspec.Raw(msgspec.json.encode(decode(bytes(tensor["parameters"]), _OBJECT)))
+    once = msgspec.json.encode(fields | {"inputs": msgspec.Raw(msgspec.json.encode(inputs))})
+    if len(msgspec.json.format(once, indent=-1)) != len(msgspec.json.format(head, indent=-1)):
+        raise RequestError("A key is repeated, or written with an escape.", param="inputs")
 
 
 def json_length(headers: Headers, body: bytes) -> int:

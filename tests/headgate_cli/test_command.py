@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -59,14 +60,12 @@ def test_check_of_a_file_that_is_not_there_is_no_traceback(tmp_path: Path) -> No
 
 
 def test_a_port_in_use_is_named() -> None:
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(PortTaken, match=rf"port {port} \(envoy\)"):
-            Ports(**{**{name: 0 for name in Ports.__slots__}, "envoy": port}).check_free()
+            Ports(**{**dict.fromkeys(Ports.__slots__, 0), "envoy": port}).check_free()
 
 
 def test_ports_are_replaced_in_the_shipped_policy() -> None:
