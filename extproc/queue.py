@@ -246,9 +246,7 @@ class FairQueue:
 
     def depths(self) -> dict[tuple[str, str], int]:
         """How many wait, by (cluster, tier)."""
-        return {
-            (cluster, lane.tier): lane.length for cluster, lanes in self._lanes.items() for lane in lanes.values()
-        }
+        return {(cluster, lane.tier): lane.length for cluster, lanes in self._lanes.items() for lane in lanes.values()}
 
     def __len__(self) -> int:
         return len(self._waiters)
