@@ -46,7 +46,7 @@ class Metrics:
 
     def __init__(self) -> None:
         # One more series for every counter, saying nothing a query asks for.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         counter, histogram, gauge = _factories(self.registry)
         self.decisions = counter("decisions", "Requests decided on.", "tier", "model", "cluster", "verdict", "reason")

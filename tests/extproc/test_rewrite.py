@@ -258,12 +258,12 @@ def test_a_limit_under_two_names_is_set_in_both() -> None:
     assert [tensor["data"] for tensor in json.loads(edited)["inputs"]] == [[5], [5]]
 
 
-def test_keys_that_are_not_utf_8_are_a_request_error_only_where_the_body_has_to_change() -> None:
-    body = b'{"inputs":[{"name":"max_tokens","data":[50],"\xff":1}]}'
+def test_an_openai_key_that_is_not_utf_8_is_a_request_error_only_where_the_body_has_to_change() -> None:
+    body = b'{"model":"assistant","prompt":"a","max_tokens":50,"\xff":1}'
 
-    assert edit(INFER, body, 50) == UNTOUCHED
+    assert edit(COMPLETION, body, 50) == UNTOUCHED
     with pytest.raises(RequestError):
-        edit(INFER, body, 5)
+        edit(COMPLETION, body, 5)
 
 
 WIDTHS = {"INT32": 4, "UINT32": 4, "INT64": 8, "UINT64": 8}
@@ -333,7 +333,7 @@ def _infer_with(
         size = {"binary_data_size": len(data)}
         tensors.append({"name": f"other{number}", "shape": [1], "datatype": "INT8", "parameters": size})
         tail += data
-    head = json.dumps(extra | {"inputs": tensors}, indent=indent).encode()
+    head = json.dumps(extra | {"inputs": tensors}, indent=indent, ensure_ascii=False).encode()
     return head + tail, str(len(head))
 
 

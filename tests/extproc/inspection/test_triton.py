@@ -237,6 +237,32 @@ def test_bytes_that_only_raw_data_hides_are_a_request_error_too(body: bytes) -> 
     assert refused(body).message
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inputs":[{"name":"max_tokens","data":[100000],"data":[5]}]}',
+        b'{"inputs":[{"name":"max_tokens","data":[100000],"d\\u0061ta":[5]}]}',
+        b'{"inputs":[{"name":"max_tokens","data":[100000]}],"inputs":[{"name":"max_tokens","data":[5]}]}',
+        b'{ "inputs" : [ { "name" : "x" , "parameters" : {"binary_data_size":0, "binary_data_size":0} } ] }',
+        b'{"id":"1","id":"2","inputs":[]}',
+        b'{"inputs":[{"name":"max_tokens","data":[5],"\xff":1}]}',
+    ],
+)
+def test_a_repeated_key_is_refused_because_triton_reads_the_first(body: bytes) -> None:
+    assert refused(body).message
+
+
+@pytest.mark.parametrize("indent", [None, 0, 4])
+def test_white_space_and_escaped_values_are_no_repetition(indent: int | None) -> None:
+    tensors = [
+        tensor("text_input", "BYTES", ['a "data" \\ /\n\u00e9\U0001f600 "data"']),
+        tensor("max_tokens", "INT32", [5]),
+    ]
+    body = json.dumps({"id": "\u00e9", "inputs": tensors, "parameters": {"a": 1.0e2}}, indent=indent).encode()
+
+    assert inspect(INFER, Headers(()), body).max_output_tokens == 5
+
+
 def test_deep_and_wide_data_is_flattened_in_one_pass() -> None:
     depth, width = 400, 200_000
     data = "[" + "[" * depth + '"a"' + "]" * depth + ',"b"' * width + "]"
