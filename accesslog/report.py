@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import fields
 
 from accesslog.record import RequestRecord
 from headgate.logs import FIELDS
 from headgate.metrics import Metrics
 
+_NAMES = tuple(field.name for field in fields(RequestRecord))
 _log = logging.getLogger("headgate.request")
 
 
@@ -36,4 +37,4 @@ class Reporter:
         ):
             if amount:
                 metrics.tokens.labels(tenant, model, kind).inc(amount)
-        _log.info("request", extra={FIELDS: asdict(record)})
+        _log.info("request", extra={FIELDS: {name: getattr(record, name) for name in _NAMES}})

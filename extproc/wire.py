@@ -72,42 +72,48 @@ def _headers(headers: pb.HeaderMap) -> Headers:
 
 
 def _forward(forward: Forward) -> bytes:
-    common = pb.CommonResponse(header_mutation=_mutation(forward.set_headers), clear_route_cache=True)
+    # Filled in place: a message built apart and copied in costs twice.
+    response = pb.ProcessingResponse()
+    phase = response.request_headers if forward.phase is Phase.REQUEST_HEADERS else response.request_body
+    common = phase.response
+    common.clear_route_cache = True
+    _set_headers(common.header_mutation, forward.set_headers)
     if forward.body is not None:
         common.body_mutation.body = forward.body
-    response = pb.ProcessingResponse()
-    if forward.phase is Phase.REQUEST_HEADERS:
-        response.request_headers.response.CopyFrom(common)
-    else:
-        response.request_body.response.CopyFrom(common)
     _set_metadata(response, forward.metadata)
     return response.SerializeToString()
 
 
 def _respond(respond: Respond) -> bytes:
-    immediate = pb.ImmediateResponse(
-        headers=_mutation(respond.headers),
-        body=respond.body,
-        grpc_status=pb.GrpcStatus(status=respond.grpc_status),
-        details=respond.details,
-    )
+    response = pb.ProcessingResponse()
+    immediate = response.immediate_response
     immediate.status.code = respond.status  # type: ignore[assignment]  # an enum of HTTP status codes
-    response = pb.ProcessingResponse(immediate_response=immediate)
+    immediate.body = respond.body
+    immediate.grpc_status.status = respond.grpc_status
+    immediate.details = respond.details
+    _set_headers(immediate.headers, respond.headers)
     _set_metadata(response, respond.metadata)
     return response.SerializeToString()
 
 
-def _mutation(headers: Mapping[str, str]) -> pb.HeaderMutation:
-    options = [
-        pb.HeaderValueOption(header=pb.HeaderValue(key=name, raw_value=value.encode()), append_action=_OVERWRITE)
-        for name, value in headers.items()
-    ]
-    return pb.HeaderMutation(set_headers=options)
+def _set_headers(mutation: pb.HeaderMutation, headers: Mapping[str, str]) -> None:
+    mutation.SetInParent()
+    for name, value in headers.items():
+        option = mutation.set_headers.add()
+        option.header.key = name
+        option.header.raw_value = value.encode()
+        option.append_action = _OVERWRITE
 
 
 def _set_metadata(response: pb.ProcessingResponse, metadata: Mapping[str, str | float]) -> None:
-    if metadata:
-        response.dynamic_metadata.update({METADATA_NAMESPACE: dict(metadata)})
+    if not metadata:
+        return
+    fields = response.dynamic_metadata.fields[METADATA_NAMESPACE].struct_value.fields
+    for name, value in metadata.items():
+        if isinstance(value, str):
+            fields[name].string_value = value
+        else:
+            fields[name].number_value = value
 
 
 def _continue(phase: Phase) -> bytes:
