@@ -48,16 +48,20 @@ def showing_progress(console: Console) -> Iterator[Announce]:
 
 @contextmanager
 def terminating_politely() -> Iterator[None]:
-    """SIGTERM ends the block like Ctrl-C does, so that nothing is left running."""
+    """SIGTERM ends the block like Ctrl-C does, so that nothing is left running.
+
+    SIGINT is set as well: a shell starts background jobs with it ignored.
+    """
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _welcome(stack: Stack) -> str:

@@ -37,11 +37,11 @@ def test_up_prints_requests_that_work_and_leaves_no_process(number: signal.Signa
         statuses = [run_curl(line.strip()) for line in text.splitlines() if line.strip().startswith("curl ")]
         up.send_signal(number)
         code = up.wait(60)
-        up.stdout.close()
     finally:
         watchdog.cancel()
-        if up.poll() is None:
-            up.kill()
+        up.kill()
+        up.wait()
+        up.stdout.close()
 
     assert statuses == ["200", "200", "401"]
     assert len(children) >= 5, "Envoy, Triton, two stand-ins and the sidecar"
