@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from google.protobuf.message import DecodeError
 
@@ -16,6 +16,7 @@ class Health:
 
     def __init__(self, *services: str) -> None:
         self._services = {"", "readiness", *services}
+        self._is_ready: dict[str, Callable[[], bool]] = {}
         self._is_serving = True
         self._changed = asyncio.Event()
 
@@ -23,6 +24,10 @@ class Health:
     def is_serving(self) -> bool:
         """Whether new work is welcome."""
         return self._is_serving
+
+    def follow(self, service: str, is_ready: Callable[[], bool]) -> None:
+        """From now on a service is serving only while `is_ready()` says so, whenever somebody checks."""
+        self._is_ready[service] = is_ready
 
     def shut_down(self) -> None:
         """From now on nothing but `liveness` is serving."""
@@ -53,7 +58,9 @@ class Health:
             return pb.HealthCheckResponse.SERVING
         if name not in self._services:
             return pb.HealthCheckResponse.SERVICE_UNKNOWN
-        return pb.HealthCheckResponse.SERVING if self._is_serving else pb.HealthCheckResponse.NOT_SERVING
+        is_ready = self._is_ready.get(name)
+        is_serving = self._is_serving and (is_ready is None or is_ready())
+        return pb.HealthCheckResponse.SERVING if is_serving else pb.HealthCheckResponse.NOT_SERVING
 
 
 def _name(request: bytes) -> str:

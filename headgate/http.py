@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.applications import Starlette
 
-_STOP_SECONDS = 3
+STOP_SECONDS = 3
 """How long a stopping server waits for requests that do not end."""
 
 
@@ -28,7 +28,7 @@ class HttpServer:
                 access_log=False,
                 lifespan="off",
                 timeout_keep_alive=30,
-                timeout_graceful_shutdown=_STOP_SECONDS,
+                timeout_graceful_shutdown=STOP_SECONDS,
             )
         )
         self._task: asyncio.Task[None] | None = None

@@ -59,6 +59,7 @@ def serve(
     admin_address: Annotated[str | None, typer.Option(help="/metrics /healthz /readyz /policy.")] = None,
     grace_seconds: Annotated[float | None, typer.Option(help="Wait for open calls when stopping.")] = None,
     region: Annotated[str | None, typer.Option(help="The value of `region` in routing rules.")] = None,
+    transport: Annotated[str | None, typer.Option(help="What serves gRPC: lean or grpcio.")] = None,
     log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
 ) -> None:
     """Run the three services Envoy calls. Every flag can be set as HEADGATE_<NAME>."""
@@ -72,14 +73,47 @@ def serve(
         "admin_address": admin_address,
         "grace_seconds": grace_seconds,
         "region": region,
+        "transport": transport,
         "log_level": log_level,
     }
     raise typer.Exit(run_process(serve_all, **flags))
 
 
 @app.command()
-def check(policy: Annotated[Path, typer.Argument(help="Policy file.")]) -> None:
-    """List everything that is wrong in a policy file."""
+def check(
+    policy: Annotated[Path | None, typer.Argument(help="Policy file.")] = None,
+    ratelimit: Annotated[Path | None, typer.Option(help="Directory of rate limit files.")] = None,
+    merge_domains: Annotated[bool, typer.Option("--merge-domains", help="Files may share a domain.")] = False,  # noqa: FBT002
+) -> None:
+    """List everything that is wrong in a policy file, or in a directory of rate limit files."""
+    if policy is None and ratelimit is None:
+        raise typer.BadParameter("a policy file or --ratelimit is needed")
+    if ratelimit is not None:
+        _check_ratelimit(ratelimit, merge_domains=merge_domains)
+    if policy is not None:
+        _check_policy(policy)
+
+
+def _check_ratelimit(directory: Path, *, merge_domains: bool) -> None:
+    from ratelimit.config import load_configuration
+    from ratelimit.directory import Selection, read_files
+    from ratelimit.listing import listing
+
+    try:
+        configuration = load_configuration(read_files(directory, Selection()), merge_domains=merge_domains)
+    except PolicyError as error:
+        for problem in error.problems:
+            typer.echo(str(problem), err=True)
+        raise typer.Exit(EXIT_USAGE) from None
+    except OSError as error:
+        typer.echo(f"{error}", err=True)
+        raise typer.Exit(EXIT_USAGE) from None
+    limits = sum(1 for _ in listing(configuration))
+    counts = f"{len(configuration.domains)} domains, {limits} limits"
+    Console().print(f"{directory}: good ({counts})", highlight=False, soft_wrap=True)
+
+
+def _check_policy(policy: Path) -> None:
     loaded = _load(policy)
     tenants, tiers = len(loaded.tenants), len(loaded.tiers)
     counts = f"{tenants} tenants, {tiers} tiers, {len(loaded.models)} models, {len(loaded.clusters)} clusters"

@@ -7,11 +7,9 @@ import accesslog.wire
 import extproc.assembly
 import extproc.wire
 import ratelimit.assembly
-from headgate.http import HttpServer
 from headgate.lifecycle import Listener, Process
 from headgate.settings import Settings
-from ratelimit.__main__ import HEALTH_NAME
-from ratelimit.http import http_application
+from ratelimit.assembly import HEALTH_NAME
 
 
 async def serve(settings: Settings) -> None:
@@ -22,7 +20,11 @@ async def serve(settings: Settings) -> None:
     accounts = accesslog.assembly.assemble(process)
     listeners = [
         Listener("extproc", settings.extproc_address, [decides.service(), accounts.service()]),
-        Listener("ratelimit", settings.ratelimit_address, [limits.service]),
+        Listener("ratelimit", settings.ratelimit_address, [limits.service.service]),
     ]
-    http = HttpServer(settings.ratelimit_http_address, http_application(limits, process.health))
-    await process.run(listeners, [http], decides.drain)
+
+    def drain() -> None:
+        decides.drain()
+        accounts.drain()
+
+    await process.run(listeners, limits.parts, drain)

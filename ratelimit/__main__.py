@@ -1,24 +1,28 @@
-"""`python -m ratelimit`: the limiting service alone."""
+"""`python -m ratelimit`: the limiting service alone, with the reference's settings."""
 
 from __future__ import annotations
 
+import os
 import sys
+from dataclasses import replace
 
-from headgate.http import HttpServer
 from headgate.lifecycle import Listener, Process, run_process
 from headgate.settings import Settings
-from ratelimit.assembly import assemble
-from ratelimit.http import http_application
-
-HEALTH_NAME = "ratelimit"
+from ratelimit.assembly import HEALTH_NAME, assemble
+from ratelimit.settings import read_ratelimit_settings
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until a signal."""
+    """Serve until a signal; the reference's addresses hold where Headgate's own are not set."""
+    reference, defaults = read_ratelimit_settings(os.environ), Settings()
+    if settings.ratelimit_address == defaults.ratelimit_address:
+        settings = replace(settings, ratelimit_address=reference.grpc_address)
+    if settings.ratelimit_http_address == defaults.ratelimit_http_address:
+        settings = replace(settings, ratelimit_http_address=reference.http_address)
     process = Process(settings, HEALTH_NAME)
-    service = assemble(process)
-    http = HttpServer(settings.ratelimit_http_address, http_application(service, process.health))
-    await process.run([Listener("ratelimit", settings.ratelimit_address, [service.service])], [http], lambda: None)
+    limits = assemble(process, debug_address=reference.debug_address)
+    listener = Listener("ratelimit", settings.ratelimit_address, [limits.service.service])
+    await process.run([listener], limits.parts, lambda: None)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ Knows which keys exist anywhere and which types there are; what they mean is `co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from headgate.errors import Problem
-from ratelimit.limits import UINT32_MAX
+from ratelimit.limits import UINT32_MAX, Json
 from ratelimit.nodes import DocumentError, ListNode, MapNode, Node, ScalarNode, parse
 from ratelimit.scalars import Kind
 
@@ -18,6 +20,7 @@ KEYS = frozenset(
         "descriptors",
         "detailed_metric",
         "domain",
+        "headgate",
         "key",
         "metadata",
         "name",
@@ -33,7 +36,10 @@ KEYS = frozenset(
         "value_to_metric",
     )
 )
-"""The keys a file may use. The reference does not mind where."""
+"""The keys a file may use. The reference does not mind where. `headgate` is ours, and so is what stands in it."""
+
+_FREE = frozenset(("headgate", "metadata"))
+"""Keys whose contents the reference's check does not look at."""
 
 _LOAD_ERROR = "error loading config file: yaml:"
 _MERGE = "<<"
@@ -111,6 +117,33 @@ class Value:
             self._mistyped("uint32")
         return 0
 
+    def number(self) -> float:
+        """A number, whole or not; 0 for null."""
+        if isinstance(self._node, ScalarNode) and self._node.scalar.kind in (Kind.INT, Kind.FLOAT):
+            return _number(self._node)
+        if not self.is_null:
+            self._mistyped("float64")
+        return 0.0
+
+    def keys(self) -> list[tuple[str, Value]]:
+        """This mapping's keys, as text, each with its value."""
+        if not isinstance(self._node, MapNode):
+            return []
+        return [(key.scalar.text, self.field(key.scalar.text)) for key, _ in _pairs(self._node) if _is_text(key)]
+
+    def json(self) -> Json:
+        """The value as JSON knows it; what JSON does not know is reported."""
+        try:
+            return _json(self._node)
+        except ValueError as error:
+            self.report(f"error parsing metadata: {error}")
+            return None
+
+    @property
+    def line(self) -> int:
+        """Where it stands, 1-based."""
+        return self._line
+
     def _mistyped(self, kind: str) -> None:
         shown = {ListNode: "!!seq", MapNode: "!!map"}.get(type(self._node), "")
         if isinstance(self._node, ScalarNode):
@@ -144,7 +177,7 @@ class _Structure:
         self._seen.add(id(root))
         for key, value in _pairs(root):
             yield from self._key(key)
-            if not _is_key(key, "metadata"):
+            if not (isinstance(key, ScalarNode) and key.scalar.text in _FREE):
                 yield from self._value(value)
 
     def _key(self, key: Node) -> Iterator[tuple[int, str]]:
@@ -181,6 +214,50 @@ def _pairs(node: MapNode) -> Iterator[tuple[Node, Node]]:
 
 def _is_key(node: Node, name: str) -> bool:
     return isinstance(node, ScalarNode) and node.scalar.kind is Kind.STR and node.scalar.text == name
+
+
+def _is_text(node: Node) -> TypeGuard[ScalarNode]:
+    return isinstance(node, ScalarNode) and node.scalar.kind is Kind.STR
+
+
+def _number(node: ScalarNode) -> float:
+    text = node.scalar.text.replace("_", "")
+    return float(node.scalar.number if node.scalar.kind is Kind.INT else text.lower().replace(".inf", "inf"))
+
+
+def _json(node: Node | None) -> Json:
+    match node:
+        case None:
+            return None
+        case ListNode(items=items):
+            return [_json(item) for item in items]
+        case MapNode():
+            return _json_object(node)
+        case ScalarNode(scalar=scalar):
+            match scalar.kind:
+                case Kind.NULL:
+                    return None
+                case Kind.BOOL:
+                    return bool(scalar.number)
+                case Kind.INT | Kind.FLOAT:
+                    return _finite(node)
+                case Kind.STR:
+                    return scalar.text
+
+
+def _json_object(node: MapNode) -> dict[str, Json]:
+    members: dict[str, Json] = {}
+    for key, value in _pairs(node):
+        # The reference writes keys that are no strings as Go prints them: `y` is "true".
+        members[_shown(key)] = _json(value)
+    return members
+
+
+def _finite(node: ScalarNode) -> float:
+    number = _number(node) if node.scalar.text.strip("+-.").lower() not in ("inf", "nan") else math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"no number in JSON: {node.scalar.text}")
+    return number
 
 
 def _shown(node: Node) -> str:

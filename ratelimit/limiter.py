@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ratelimit.charges import Charge, Charging, Role, Tally
 from ratelimit.limits import UINT32_MAX, Code, Descriptor, RateLimitRequest, Status, Verdict
 from ratelimit.matching import Configuration, Domain, Match
-from ratelimit.windows import Charge, Tally
 
 MAX_DESCRIPTORS = 256
 MAX_ENTRIES = 64
@@ -30,12 +30,31 @@ def fault(request: RateLimitRequest) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modes:
+    """What holds for all requests of a process.
+
+    Attributes:
+        shadow: every request is OK, whatever its descriptors are.
+        quota: every descriptor counts as in quota mode, those without a limit too.
+        charging: which charges stay when one is over.
+    """
+
+    shadow: bool = False
+    quota: bool = False
+    charging: Charging = Charging.EACH
+
+
+NO_MODES = Modes()
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
     """One descriptor of a request: the limit it falls under, and how much it asks for."""
 
     match: Match | None
     hits: int
+    role: Role = Role.ENFORCED
 
     @property
     def is_counted(self) -> bool:
@@ -48,38 +67,59 @@ class Plan:
     """What a request is charged, if anything: one item per descriptor, in order."""
 
     items: tuple[Planned, ...]
-    all_or_nothing: bool = False
+    charging: Charging = Charging.EACH
+    is_known_domain: bool = True
 
     def charges(self) -> tuple[Charge, ...]:
         """One charge per counted item, in order."""
         return tuple(_charges(self.items))
 
 
-def plan(request: RateLimitRequest, configuration: Configuration) -> Plan:
+def plan(request: RateLimitRequest, configuration: Configuration, modes: Modes = NO_MODES) -> Plan:
     """Find each descriptor's limit and leave out those that another one replaces."""
     domain = configuration.domains.get(request.domain)
     if domain is None:
-        return Plan(tuple(Planned(None, request.hits(descriptor)) for descriptor in request.descriptors))
-    matches = [_match(domain, descriptor) for descriptor in request.descriptors]
+        items = tuple(Planned(None, request.hits(descriptor)) for descriptor in request.descriptors)
+        return Plan(items, modes.charging, is_known_domain=False)
+    matches: list[Match | None] = [_match(domain, descriptor) for descriptor in request.descriptors]
     replaced = frozenset[str]().union(*(match.limit.replaces for match in matches if match is not None))
+    if replaced:
+        matches = [None if match is not None and _is_replaced(match, replaced) else match for match in matches]
+    quota_role = Role.ADVISORY if any(_is_free_quota(match, modes) for match in matches) else Role.QUOTA
     items = tuple(
-        Planned(None if match is not None and _is_replaced(match, replaced) else match, request.hits(descriptor))
+        Planned(match, request.hits(descriptor), _role(match, modes, quota_role))
         for match, descriptor in zip(matches, request.descriptors, strict=True)
     )
-    return Plan(items, domain.all_or_nothing)
+    return Plan(items, Charging.ALL_OR_NOTHING if domain.all_or_nothing else modes.charging)
 
 
-def judge(plan: Plan, tallies: Sequence[Tally]) -> Verdict:
+def judge(plan: Plan, tallies: Sequence[Tally], modes: Modes = NO_MODES) -> Verdict:
     """The statuses and the overall code; `tallies` answer `plan.charges()` in order.
 
     A request is over its limit when a limit outside quota mode is over, or when all its quota limits are.
     """
     answers = iter(tallies)
     statuses = tuple(_status(item, next(answers) if item.is_counted else None) for item in plan.items)
-    quota = [status for status in statuses if status.limit is not None and status.limit.quota_mode]
-    others = [status for status in statuses if status.limit is None or not status.limit.quota_mode]
-    is_over = any(map(_is_over, others)) or (bool(quota) and all(map(_is_over, quota)))
-    return Verdict(Code.OVER_LIMIT if is_over else Code.OK, statuses)
+    is_over = _is_over(plan, statuses, modes)
+    code = Code.OVER_LIMIT if is_over and not modes.shadow else Code.OK
+    return Verdict(code, statuses, is_shadowed=is_over and modes.shadow)
+
+
+def is_quota(item: Planned, modes: Modes) -> bool:
+    """Whether a descriptor counts as in quota mode; unlimited ones never do."""
+    if item.match is None:
+        return modes.quota
+    return not item.match.limit.unlimited and (modes.quota or item.match.limit.quota_mode)
+
+
+def _is_over(plan: Plan, statuses: Sequence[Status], modes: Modes) -> bool:
+    quota: list[bool] = []
+    for item, status in zip(plan.items, statuses, strict=True):
+        if is_quota(item, modes):
+            quota.append(status.is_over)
+        elif status.is_over:
+            return True
+    return bool(quota) and all(quota)
 
 
 def _charges(items: Iterable[Planned]) -> Iterator[Charge]:
@@ -89,10 +129,29 @@ def _charges(items: Iterable[Planned]) -> Iterator[Charge]:
             yield Charge(
                 key=item.match.counter_key,
                 limit=limit.requests_per_unit,
-                window_seconds=limit.window_seconds,
+                window_seconds=limit.lease_seconds or limit.window_seconds,
                 hits=item.hits,
-                is_enforced=not limit.shadow_mode,
+                role=item.role,
+                algorithm=limit.algorithm,
+                burst=limit.burst,
+                counts_rejected=limit.counts_rejected,
+                lease_id=item.match.lease_id,
+                on_store_failure=limit.on_store_failure,
+                local_share=limit.local_share,
             )
+
+
+def _role(match: Match | None, modes: Modes, quota_role: Role) -> Role:
+    if match is None or modes.shadow or match.limit.shadow_mode:
+        return Role.ADVISORY
+    return quota_role if modes.quota or match.limit.quota_mode else Role.ENFORCED
+
+
+def _is_free_quota(match: Match | None, modes: Modes) -> bool:
+    """Whether this is a quota that is never used up, so that quotas as a whole refuse nothing."""
+    if match is None:
+        return modes.quota
+    return match.limit.shadow_mode and not match.limit.unlimited and (modes.quota or match.limit.quota_mode)
 
 
 def _match(domain: Domain, descriptor: Descriptor) -> Match | None:
@@ -114,11 +173,7 @@ def _status(item: Planned, tally: Tally | None) -> Status:
     return Status(
         code=Code.OVER_LIMIT if tally.is_over and not limit.shadow_mode else Code.OK,
         limit=limit,
-        remaining=max(0, limit.requests_per_unit - tally.count),
+        remaining=max(0, limit.capacity - tally.count),
         reset_seconds=tally.reset_seconds,
         hits=item.hits,
     )
-
-
-def _is_over(status: Status) -> bool:
-    return status.code is Code.OVER_LIMIT

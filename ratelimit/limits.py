@@ -5,9 +5,14 @@ The words are those of Envoy's rate limit API. Knows no configuration file, no p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
+
+from headgate.policy.model import OnStoreFailure
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 UINT32_MAX = 2**32 - 1
 """The largest number the API's limits and remainders can carry; as a remainder it means "unlimited"."""
@@ -41,11 +46,26 @@ _SECONDS = {
 }
 
 
+def unit_of(window_seconds: int) -> tuple[Unit, int]:
+    """The longest unit, and how many of it, that make a window of this length."""
+    unit = max((unit for unit in Unit if window_seconds % unit.seconds == 0), key=lambda unit: unit.seconds)
+    return unit, window_seconds // unit.seconds
+
+
 class Code(StrEnum):
     """The answer to a request, and to each of its descriptors."""
 
     OK = "OK"
     OVER_LIMIT = "OVER_LIMIT"
+
+
+class Algorithm(StrEnum):
+    """How a limit counts; everything but the fixed window is an addition to the reference."""
+
+    FIXED_WINDOW = "fixed_window"
+    SLIDING_WINDOW = "sliding_window"
+    TOKEN_BUCKET = "token_bucket"  # noqa: S105  (no password)
+    CONCURRENCY = "concurrency"
 
 
 class Entry(NamedTuple):
@@ -68,6 +88,13 @@ class Limit:
         replaces: names of limits that do not count in a request which matches this one.
         shadow_mode: counted, and answered with OK whatever the count.
         quota_mode: refuses a request only when all its quota limits are over.
+        algorithm: for `CONCURRENCY`, `requests_per_unit` is how many may be in flight, and there is no window.
+        burst: of a token bucket: how much fits in it; 0 for as much as flows in per window.
+        counts_rejected: whether refused hits use the limit up. Token buckets and concurrency never do that.
+        lease_seconds: of a concurrency limit: after this a request that was never released no longer counts.
+        on_store_failure: what holds while the store is out of reach; None fails the call, as the reference does.
+        local_share: the part of the limit each process grants by itself while the policy is `LOCAL`; None for the
+            process's setting.
     """
 
     requests_per_unit: int = 0
@@ -78,6 +105,17 @@ class Limit:
     replaces: frozenset[str] = frozenset()
     shadow_mode: bool = False
     quota_mode: bool = False
+    algorithm: Algorithm = Algorithm.FIXED_WINDOW
+    burst: int = 0
+    counts_rejected: bool = True
+    lease_seconds: int = 0
+    on_store_failure: OnStoreFailure | None = None
+    local_share: float | None = None
+
+    @property
+    def capacity(self) -> int:
+        """How much can be taken at once when nothing has been."""
+        return self.burst or self.requests_per_unit
 
     @property
     def window_seconds(self) -> int:
@@ -132,10 +170,25 @@ class Status:
     reset_seconds: float | None = None
     hits: int = 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether this descriptor refuses."""
+        return self.code is Code.OVER_LIMIT
+
+    @property
+    def reset_whole_seconds(self) -> int | None:
+        """`reset_seconds` rounded up, as the API tells it."""
+        return None if self.reset_seconds is None else math.ceil(self.reset_seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer to a request: one status per descriptor, in the request's order."""
+    """The answer to a request: one status per descriptor, in the request's order.
+
+    Attributes:
+        is_shadowed: the code would be another one without the process's shadow mode.
+    """
 
     code: Code
     statuses: tuple[Status, ...]
+    is_shadowed: bool = False

@@ -6,6 +6,7 @@ Knows YAML, not what the keys mean.
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from ratelimit.scalars import Kind, Scalar, resolve
 _MAX_DEPTH = 100
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STR_TAG = "tag:yaml.org,2002:str"
+_BINARY_TAG = "tag:yaml.org,2002:binary"
 
 
 class DocumentError(Exception):
@@ -107,7 +109,7 @@ class _Builder:
         line = event.start_mark.line + 1 if event.start_mark else 0
         match event:
             case yaml.ScalarEvent():
-                self._finish(ScalarNode(line, _scalar(event)), event.anchor)
+                self._finish(ScalarNode(line, _scalar(event, line)), event.anchor)
             case yaml.AliasEvent():
                 self._finish(self._aliased(str(event.anchor), line), None)
             case yaml.SequenceStartEvent():
@@ -141,8 +143,17 @@ class _Builder:
         return self._anchors[anchor]
 
 
-def _scalar(event: yaml.ScalarEvent) -> Scalar:
+def _scalar(event: yaml.ScalarEvent, line: int) -> Scalar:
+    if event.tag == _BINARY_TAG:
+        return Scalar(Kind.STR, _decoded(event.value, line))
     is_plain, is_quoted = event.implicit
     if is_quoted or (event.tag == _STR_TAG and not is_plain):
         return Scalar(Kind.STR, event.value)
     return resolve(event.value)
+
+
+def _decoded(text: str, line: int) -> str:
+    try:
+        return b64decode("".join(text.split()), validate=True).decode(errors="replace")
+    except ValueError:
+        raise DocumentError(line, "!!binary value contains invalid base64 data") from None

@@ -7,22 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ratelimit.limits import Code, Limit, RateLimitRequest, Status, Verdict
+from ratelimit.reply import Reply
 from ratelimit.tenants import PROTOCOL_KEY, TENANT_KEY, Budget
 
 _PLAIN_REASON = "rate_limit"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """Body, response headers, and dynamic metadata for Envoy's access log."""
-
-    body: bytes
-    headers: tuple[tuple[str, str], ...]
-    metadata: Mapping[str, str | float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +53,12 @@ class _Cause:
         return f"{text} Please try again in {_whole_seconds(self.wait_seconds)}s."
 
 
-def refusal(request: RateLimitRequest, verdict: Verdict) -> Refusal | None:
+def refusal(request: RateLimitRequest, verdict: Verdict) -> Reply | None:
     """What a client of the tenant domain is told; None when the verdict refuses nothing."""
     cause = _cause(request, verdict)
     if cause is None:
         return None
-    return Refusal(
+    return Reply(
         body=_body(cause, _first_value(request, PROTOCOL_KEY)),
         headers=_headers(cause),
         metadata={

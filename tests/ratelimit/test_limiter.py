@@ -3,7 +3,7 @@ import pytest
 from ratelimit.limiter import MAX_DESCRIPTORS, MAX_ENTRIES, fault, judge, plan
 from ratelimit.limits import UINT32_MAX, Code, Descriptor, Entry, Limit, RateLimitRequest, Status, Unit, Verdict
 from ratelimit.matching import Configuration, ConfiguredDescriptor, Domain
-from ratelimit.windows import FixedWindows
+from ratelimit.memory import MemoryStore
 
 T = 1_000_000.0
 OK, OVER = Code.OK, Code.OVER_LIMIT
@@ -28,11 +28,11 @@ class Limiter:
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
-        self.windows = FixedWindows()
+        self.windows = MemoryStore(lambda: T)
 
     def ask(self, request: RateLimitRequest) -> Verdict:
         planned = plan(request, self.configuration)
-        return judge(planned, self.windows.charge(planned.charges(), T, all_or_nothing=planned.all_or_nothing))
+        return judge(planned, self.windows.charge_now(planned.charges(), planned.charging))
 
     def codes(self, *keys: str, hits: int = 0) -> tuple[Code, list[Code]]:
         verdict = self.ask(request(*keys, hits=hits))

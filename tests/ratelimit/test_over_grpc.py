@@ -9,7 +9,9 @@ import pytest
 from headgate.pb import ratelimit_pb2 as pb
 from headgate.transport.grpcio import GrpcioServer
 from ratelimit.config import load_configuration
+from ratelimit.memory import MemoryStore
 from ratelimit.service import RateLimitService
+from ratelimit.stats import Stats
 
 FILE = b"""
 domain: d
@@ -22,7 +24,9 @@ Call = grpc.aio.UnaryUnaryMultiCallable
 @pytest.fixture
 async def should_rate_limit() -> AsyncIterator[Call]:
     configuration = load_configuration([("a.yaml", FILE)])
-    service = RateLimitService(configuration=lambda: configuration, clock=lambda: 1_000_000.5, record=lambda *_: None)
+    service = RateLimitService(
+        configuration=lambda _: configuration, store=MemoryStore(lambda: 1_000_000.5), stats=Stats()
+    )
     server = GrpcioServer("127.0.0.1:0", [service.service], max_message_bytes=1 << 20)
     address = await server.start()
     async with grpc.aio.insecure_channel(address) as channel:

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from ratelimit.limits import Code, Descriptor, Entry, Limit, RateLimitRequest, Status, Unit, Verdict
-from ratelimit.refusal import Refusal, refusal
+from ratelimit.refusal import refusal
+from ratelimit.reply import Reply
 
 
 def status(
@@ -19,7 +20,7 @@ def status(
     return Status(code=code, limit=own, remaining=remaining, reset_seconds=reset_seconds, hits=hits)
 
 
-def refused(*statuses: Status, protocol: str = "openai", tenant: str = "acme") -> Refusal:
+def refused(*statuses: Status, protocol: str = "openai", tenant: str = "acme") -> Reply:
     entries = [("tenant", tenant)] if tenant else []
     descriptors = [Descriptor(entries=tuple(Entry(*entry) for entry in entries)) for _ in statuses]
     descriptors.append(Descriptor(entries=(Entry("protocol", protocol),)))
@@ -29,7 +30,7 @@ def refused(*statuses: Status, protocol: str = "openai", tenant: str = "acme") -
     return answer
 
 
-def message(answer: Refusal) -> str:
+def message(answer: Reply) -> str:
     return str(json.loads(answer.body)["error"]["message"])
 
 

@@ -13,7 +13,9 @@ from ratelimit.config import load_configuration
 from ratelimit.current import CurrentConfiguration
 from ratelimit.limits import Code
 from ratelimit.matching import Configuration
+from ratelimit.memory import MemoryStore
 from ratelimit.service import RateLimitService
+from ratelimit.stats import Stats
 
 POLICY = load_policy(Path(headgate.policy.__file__).with_name("default.yaml").read_bytes(), "default.yaml")
 FILE = b"""
@@ -30,16 +32,15 @@ class Bench:
     """A service over the default policy and one file, at a moment of the test's choosing."""
 
     now: float = 1_000_000.0
-    recorded: list[tuple[str, str, Code, int]] = field(default_factory=list)
+    recorded: list[tuple[str, str, Code]] = field(default_factory=list)
     current: CurrentConfiguration = field(
         default_factory=lambda: CurrentConfiguration(POLICY, load_configuration([("a.yaml", FILE)]))
     )
 
     def __post_init__(self) -> None:
-        self.service = RateLimitService(configuration=self.current, clock=lambda: self.now, record=self._record)
-
-    def _record(self, domain: str, metric_key: str, code: Code, hits: int) -> None:
-        self.recorded.append((domain, metric_key, code, hits))
+        self.stats = Stats(record=lambda *event: self.recorded.append(event))
+        store = MemoryStore(lambda: self.now)
+        self.service = RateLimitService(configuration=self.current, store=store, stats=self.stats)
 
     async def ask(self, domain: str, *descriptors: tuple[Pairs, int | None]) -> pb.RateLimitResponse:
         answer = await self.service.should_rate_limit(message(domain, *descriptors))
@@ -148,7 +149,7 @@ async def test_every_limited_descriptor_is_recorded_and_no_other() -> None:
 
     await bench.ask("d", ([("k", "v")], 3), ([("free", "v")], None), ([("none", "v")], None))
 
-    assert bench.recorded == [("d", "d.k", Code.OVER_LIMIT, 3), ("d", "d.free", Code.OK, 1)]
+    assert bench.recorded == [("d", "d.k", Code.OVER_LIMIT), ("d", "d.free", Code.OK)]
 
 
 @pytest.mark.parametrize(
@@ -178,10 +179,12 @@ def service_with(configuration: Configuration | None) -> RateLimitService:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    return RateLimitService(configuration=lambda: configuration, clock=lambda: 0.0, record=fail)
+    return RateLimitService(
+        configuration=lambda _: configuration, store=MemoryStore(lambda: 0.0), stats=Stats(record=fail)
+    )
 
 
-async def test_without_a_configuration_the_service_is_unavailable_and_not_healthy() -> None:
+async def test_without_a_configuration_the_service_is_unavailable() -> None:
     service = service_with(None)
 
     with pytest.raises(RpcError) as raised:
@@ -189,8 +192,6 @@ async def test_without_a_configuration_the_service_is_unavailable_and_not_health
 
     assert raised.value.code is StatusCode.UNAVAILABLE
     assert raised.value.message == "no rate limit configuration loaded"
-    assert not service.health()
-    assert Bench().service.health()
 
 
 async def test_a_bug_ends_one_call_and_not_the_service(caplog: pytest.LogCaptureFixture) -> None:

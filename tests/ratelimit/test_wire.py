@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from headgate.pb import ratelimit_pb2 as pb
 from headgate.transport import RpcError, StatusCode
 from ratelimit.limits import Code, Descriptor, Entry, Limit, RateLimitRequest, Status, Unit, Verdict
-from ratelimit.refusal import Refusal
+from ratelimit.reply import Reply
 from ratelimit.wire import decode_json_request, decode_request, encode_json_response, encode_response
 
 MESSAGE = {
@@ -92,10 +92,10 @@ def test_no_bytes_raise_anything_but_an_rpc_error(message: bytes) -> None:
             pass
 
 
-def response(*statuses: Status, refusal: Refusal | None = None) -> dict[str, object]:
+def response(*statuses: Status, refusal: Reply | None = None) -> dict[str, object]:
     code = Code.OVER_LIMIT if refusal else Code.OK
-    text = encode_json_response(Verdict(code, statuses), refusal)
-    binary = pb.RateLimitResponse.FromString(encode_response(Verdict(code, statuses), refusal))
+    text = encode_json_response(Verdict(code, statuses), refusal or Reply())
+    binary = pb.RateLimitResponse.FromString(encode_response(Verdict(code, statuses), refusal or Reply()))
     assert json_format.ParseDict(json.loads(text), pb.RateLimitResponse()) == binary
     result: dict[str, object] = json.loads(text)
     return result
@@ -142,7 +142,7 @@ def test_numbers_beyond_32_bits_become_the_largest_the_api_can_carry() -> None:
 
 
 def test_a_refusal_carries_body_headers_and_metadata() -> None:
-    refusal = Refusal(
+    refusal = Reply(
         body=b"{}", headers=(("retry-after", "7"),), metadata={"verdict": "REJECT", "reason": "r", "limit": 5}
     )
 

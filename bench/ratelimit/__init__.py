@@ -1,0 +1,1 @@
+"""What ShouldRateLimit costs: against an echo of the same messages, per configured descriptor, per key in memory."""
