@@ -65,7 +65,7 @@ class AdmissionDesk:
             self._forget(waiter)
             if granted.done():
                 # Granted in the very turn the client left: nobody will use the slot.
-                await self.release(granted.result())
+                self.release(granted.result())
             raise
         self._forget(waiter)
         waited_seconds = loop.time() - waiter.joined_at
@@ -75,9 +75,9 @@ class AdmissionDesk:
             effect.scope, _RETRY_AFTER_SECONDS, queue_reason=effect.give_up_reason, waited_seconds=waited_seconds
         )
 
-    async def release(self, lease: Lease) -> None:
-        """Give a slot back, whatever happens to the caller meanwhile."""
-        await asyncio.shield(self._store.release(lease))
+    def release(self, lease: Lease) -> None:
+        """Give a slot back."""
+        self._store.release(lease)
 
     def _forget(self, waiter: Waiter) -> None:
         was_in_line = waiter.ticket in self._waiting
@@ -119,7 +119,7 @@ class AdmissionDesk:
             return True
         granted = self._waiting.get(waiter.ticket)
         if granted is None or granted.done():
-            await self.release(answer)
+            self.release(answer)
         else:
             self.queue.granted(waiter)
             granted.set_result(answer)

@@ -180,7 +180,7 @@ class _Conversation:
                     if answer is not None:
                         await self._feed(answer)
                 case ReleaseLease(lease):
-                    await self._desk.release(lease)
+                    self._desk.release(lease)
                 case Report(decision):
                     self._report(decision, self._decision_seconds)
                 case _:
@@ -214,7 +214,7 @@ class _Conversation:
         waiting.cancel()
         [answer] = await asyncio.gather(waiting, return_exceptions=True)
         if isinstance(answer, LeaseGranted):
-            await self._desk.release(answer.lease)
+            self._desk.release(answer.lease)
 
     def _reading(self) -> asyncio.Future[bytes | None]:
         """The next message still to come. A read is never cancelled: that would end the stream for grpcio."""

@@ -73,8 +73,12 @@ class Store(Protocol):
     async def acquire(self, request: LeaseRequest) -> Lease | Refused:
         """Take a slot in every scope the request names, or in none."""
 
-    async def release(self, lease: Lease) -> None:
-        """Give the slots back. Releasing a lease a second time changes nothing."""
+    def release(self, lease: Lease) -> None:
+        """Give the slots back. Releasing a lease a second time changes nothing.
+
+        Never waits, so that it takes effect here before the next request is looked at, and no cancellation can come
+        between; a store that has to tell others does so afterwards.
+        """
 
     def usage(self, cluster: str) -> Usage:
         """The latest known in-flight numbers of a cluster; never waits."""

@@ -23,7 +23,7 @@ class MemoryStore:
         """Take a slot in every scope the request names, or in none."""
         return self._ledger.acquire(request, self._clock())
 
-    async def release(self, lease: Lease) -> None:
+    def release(self, lease: Lease) -> None:
         """Give the slots back. Releasing a lease a second time changes nothing."""
         if self._ledger.release(lease, self._clock()):
             for listener in self._listeners:

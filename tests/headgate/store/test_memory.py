@@ -15,7 +15,7 @@ async def test_the_time_to_a_retry_is_told_by_the_clock_it_is_given() -> None:
     assert isinstance(lease, Lease)
     assert lease.granted_at == 50.0
     now = 90.0
-    await store.release(lease)
+    store.release(lease)
 
     await store.acquire(REQUEST)
     refusal = await store.acquire(REQUEST)
