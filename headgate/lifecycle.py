@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from headgate.admin import admin_application
 from headgate.errors import PolicyError, SettingsError
@@ -16,11 +17,14 @@ from headgate.health import Health
 from headgate.http import HttpServer
 from headgate.logs import FIELDS, configure_logs
 from headgate.metrics import Metrics
-from headgate.policy.model import Policy
+from headgate.policy.model import MAX_BODY_BYTES, Policy
 from headgate.policy.watch import PolicyFile
+from headgate.reflection import Reflection
 from headgate.settings import Settings, read_settings
-from headgate.transport import Service
+from headgate.transport import Server, Service
+from headgate.transport.event_loop import run
 from headgate.transport.grpcio import GrpcioServer
+from headgate.transport.lean import LeanServer
 
 EXIT_USAGE = 64
 """The policy or a setting cannot be used (sysexits.h EX_USAGE)."""
@@ -39,6 +43,16 @@ class Listener:
     services: Sequence[Service]
 
 
+class Part(Protocol):
+    """What runs beside the listeners from start to stop: an HTTP server, a watcher."""
+
+    async def start(self) -> str:
+        """Begin; return the address, or whatever it is known by, for the log."""
+
+    async def stop(self) -> None:
+        """End."""
+
+
 class Process:
     """What every Headgate process has: settings, a policy file, metrics, health and an admin side.
 
@@ -55,7 +69,7 @@ class Process:
         self.policy.on_change(self._show_policy)
         self.policy.on_refused(self._show_refused)
 
-    async def run(self, listeners: Sequence[Listener], http: Sequence[HttpServer], drain: Callable[[], None]) -> None:
+    async def run(self, listeners: Sequence[Listener], parts: Sequence[Part], drain: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT; then say so to health checks, call `drain`, and finish what is open.
 
         Raises:
@@ -69,12 +83,13 @@ class Process:
             admin = HttpServer(
                 self.settings.admin_address, admin_application(self.metrics, self.health, self.policy.current)
             )
-            addresses = {"admin": await stack.enter_async_context(_serving_http(admin))}
-            for index, server in enumerate(http):
-                addresses[f"http{index or ''}"] = await stack.enter_async_context(_serving_http(server))
+            addresses = {"admin": await stack.enter_async_context(_running(admin))}
+            for index, part in enumerate(parts):
+                addresses[f"http{index or ''}"] = await stack.enter_async_context(_running(part))
             for listener in listeners:
                 addresses[listener.name] = await stack.enter_async_context(self._serving(listener))
             watching = asyncio.create_task(self.policy.watch(stopping))
+            addresses = {name: address for name, address in addresses.items() if address}
             _log.info("serving", extra={FIELDS: addresses | {"policy_version": self.policy.current().version}})
             await stopping.wait()
             self.health.shut_down()
@@ -84,10 +99,12 @@ class Process:
 
     @asynccontextmanager
     async def _serving(self, listener: Listener) -> AsyncIterator[str]:
-        # Envoy sends a whole buffered body in one message.
-        max_message_bytes = self.policy.current().max_body_bytes + _MESSAGE_MARGIN_BYTES
+        # Envoy sends a whole buffered body in one message, and a reload may allow larger ones.
+        max_message_bytes = MAX_BODY_BYTES + _MESSAGE_MARGIN_BYTES
         services = [*listener.services, self.health.service()]
-        server = GrpcioServer(listener.address, services, max_message_bytes=max_message_bytes)
+        services += Reflection(services).services()
+        kind = LeanServer if self.settings.transport == "lean" else GrpcioServer
+        server: Server = kind(listener.address, services, max_message_bytes=max_message_bytes)
         address = await server.start()
         try:
             yield address
@@ -105,12 +122,12 @@ class Process:
 
 
 @asynccontextmanager
-async def _serving_http(server: HttpServer) -> AsyncIterator[str]:
-    address = await server.start()
+async def _running(part: Part) -> AsyncIterator[str]:
+    address = await part.start()
     try:
         yield address
     finally:
-        await server.stop()
+        await part.stop()
 
 
 def run_process(serve: Callable[[Settings], Coroutine[None, None, None]], **flags: str | float | None) -> int:
@@ -118,7 +135,7 @@ def run_process(serve: Callable[[Settings], Coroutine[None, None, None]], **flag
     try:
         settings = read_settings(flags)
         configure_logs(settings.log_level)
-        asyncio.run(serve(settings))
+        run(serve(settings))
     except PolicyError as error:
         problems = "\n".join(f"  {problem}" for problem in error.problems)
         count = len(error.problems)

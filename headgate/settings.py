@@ -33,6 +33,7 @@ class Settings:
         admin_address: `/metrics`, `/healthz`, `/readyz`, `/policy`, `host:port`.
         grace_seconds: how long a stopping process waits for its open calls.
         region: the value of `region` in routing rules.
+        transport: what serves gRPC: `lean`, or `grpcio`, the reference, at ten times the cost.
         log_level: DEBUG, INFO, WARNING or ERROR.
     """
 
@@ -43,6 +44,7 @@ class Settings:
     admin_address: str = "127.0.0.1:9090"
     grace_seconds: float = 10.0
     region: str = ""
+    transport: str = "grpcio"
     log_level: str = "INFO"
 
     @property
@@ -71,6 +73,8 @@ def read_settings(
     settings = Settings(**values)  # type: ignore[arg-type]  # each value has its field's type by now
     if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise SettingsError(f"log_level: has to be DEBUG, INFO, WARNING or ERROR, not '{settings.log_level}'")
+    if settings.transport not in ("lean", "grpcio"):
+        raise SettingsError(f"transport: has to be lean or grpcio, not '{settings.transport}'")
     for name in (*_GRPC_ADDRESSES, *_HTTP_ADDRESSES):
         _check_address(name, getattr(settings, name))
     return settings

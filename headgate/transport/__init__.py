@@ -7,10 +7,10 @@ Implementations: `headgate.transport.lean` and, as the reference, `headgate.tran
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class StatusCode(IntEnum):
@@ -41,7 +41,7 @@ class RpcError(Exception):
 Send = Callable[[bytes], Awaitable[None]]
 UnaryHandler = Callable[[bytes], Awaitable[bytes]]
 """Answers one message. Cancelled when the peer leaves or its deadline passes."""
-StreamHandler = Callable[[AsyncIterator[bytes], Send], Awaitable[None]]
+StreamHandler = Callable[[AsyncIterator[bytes], Send], Coroutine[Any, Any, None]]
 """Reads messages until the peer half-closes, answers through `Send`.
 
 Returning ends the stream with status OK. The peer's cancellation arrives as the end of the messages or as
@@ -75,6 +75,13 @@ class Call(Protocol):
         It never blocks: what the peer does not take is kept, and a call that keeps too much is cut.
         """
 
+    @property
+    def is_congested(self) -> bool:
+        """Whether the peer is slower than what was sent: wait for `on_drained` before sending much more."""
+
+    def on_drained(self, listener: Callable[[], None]) -> None:
+        """Call `listener`, once, when the congestion is over; not when the call is cancelled before."""
+
     def finish(self, code: StatusCode = StatusCode.OK, message: str = "") -> None:
         """End the stream; what was sent before arrives first. A second time has no effect."""
 
@@ -84,7 +91,7 @@ class Call(Protocol):
     def resume(self) -> None:
         """Take messages again."""
 
-    def on_cancelled(self, listener: Callable[[], None]) -> None:
+    def on_cancelled(self, listener: Callable[[], object]) -> None:
         """Call `listener`, once, if the peer gives up before the stream is finished, even after its half-close."""
 
 
@@ -133,4 +140,7 @@ class Server(Protocol):
         """Listen; return the address actually bound."""
 
     async def drain(self, grace_seconds: float) -> None:
-        """Refuse new calls, give open ones this long to end by themselves, then close."""
+        """Take no new calls, give open ones this long to end by themselves, then close.
+
+        Calls a peer has sent before it could know are served or refused, as the implementation sees fit.
+        """

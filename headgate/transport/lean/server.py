@@ -1,0 +1,88 @@
+"""The lean server: one address, its connections, and how all of it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterable
+
+from headgate.transport import Service
+from headgate.transport.lean.addresses import listen
+from headgate.transport.lean.connection import Connection
+from headgate.transport.lean.header_blocks import RememberedHeads
+from headgate.transport.lean.limits import Limits
+from headgate.transport.lean.methods import methods_of
+from headgate.transport.lean.protocol import LeanProtocol
+
+
+class LeanServer:
+    """Serves any number of services on one address.
+
+    Args:
+        limits: of every connection, in the place of the defaults; they name the message size again.
+        tls: from `headgate.transport.lean.tls`; None for plain HTTP/2 with prior knowledge, as Envoy speaks it.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        services: Iterable[Service],
+        *,
+        max_message_bytes: int,
+        tls: ssl.SSLContext | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self._address = address
+        self._methods = methods_of(services)
+        self._limits = limits or Limits(max_message_bytes=max_message_bytes)
+        self._tls = tls
+        self._remembered = RememberedHeads()
+        self._protocols: set[LeanProtocol] = set()
+        self._all_gone = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self._is_draining = False
+
+    async def start(self) -> str:
+        """Listen; return the address actually bound.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+        self._server, address = await listen(self._address, self._accept, self._tls)
+        return address
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Refuse new calls, give open ones this long to end by themselves, then close."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._is_draining = True
+        for protocol in list(self._protocols):
+            protocol.drain()
+        try:
+            async with asyncio.timeout(grace_seconds):
+                await self._gone()
+        except TimeoutError:
+            for protocol in list(self._protocols):
+                protocol.abort()
+            await self._gone()
+
+    async def _gone(self) -> None:
+        while self._protocols:
+            self._all_gone.clear()
+            await self._all_gone.wait()
+
+    def _accept(self) -> asyncio.Protocol:
+        connection = Connection(self._methods, self._limits, self._remembered)
+        loop = asyncio.get_running_loop()
+        return LeanProtocol(connection, loop, on_made=self._on_made, on_lost=self._on_lost)
+
+    def _on_made(self, protocol: LeanProtocol) -> None:
+        self._protocols.add(protocol)
+        if self._is_draining:
+            protocol.drain()
+
+    def _on_lost(self, protocol: LeanProtocol) -> None:
+        self._protocols.discard(protocol)
+        if not self._protocols:
+            self._all_gone.set()
