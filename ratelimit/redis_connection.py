@@ -6,6 +6,7 @@ asked. The only module that names redis-py's classes besides `redis_store`.
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 from redis.asyncio import (
@@ -19,16 +20,32 @@ from redis.asyncio import (
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection
 from redis.backoff import NoBackoff
 
+from headgate.errors import SettingsError
 from ratelimit.redis_settings import Credentials, RedisSettings, RedisType
 
 Client = Redis | RedisCluster
 
 
+class _Encrypted(SSLConnection):
+    # By itself each connection reads all the CAs anew, which alone takes longer than a call may.
+    def __init__(self, *, context: ssl.SSLContext, **options: Any) -> None:
+        super().__init__(**options)
+        self.ssl_context.context = context
+
+
+class _EncryptedMaster(SentinelManagedConnection, _Encrypted):
+    pass
+
+
 def connect(settings: RedisSettings) -> Client:
-    """A client that connects when it is first asked."""
+    """A client that connects when it is first asked.
+
+    Raises:
+        SettingsError: a TLS file cannot be used.
+    """
     match settings.type:
         case RedisType.SINGLE:
             return Redis.from_pool(_pool(settings))
@@ -53,32 +70,41 @@ def _pool(settings: RedisSettings) -> ConnectionPool:
         options |= {"connection_class": UnixDomainSocketConnection, "path": settings.socket_path}
     else:
         host, port = settings.addresses[0]
-        options |= {"connection_class": SSLConnection if settings.tls else Connection, "host": host, "port": port}
-        options |= _tls(settings)
+        options |= {"connection_class": Connection, "host": host, "port": port}
+        if settings.tls:
+            options |= {"connection_class": _Encrypted, "context": _context(settings)}
     return ConnectionPool(max_connections=settings.pool_size, **options)
 
 
 def _sentinel(settings: RedisSettings) -> Redis:
     own = _credentials(settings.sentinel_credentials) | {"socket_connect_timeout": settings.connect_seconds}
-    sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
-        settings.addresses, sentinel_kwargs=own | _encryption(settings)
-    )
-    options = _options(settings) | _encryption(settings) | {"max_connections": settings.pool_size}
+    sentinel: Any = Sentinel(settings.addresses, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
+    options = _options(settings) | {"max_connections": settings.pool_size}
+    if settings.tls:
+        context = _context(settings)
+        options |= {"connection_class": _EncryptedMaster, "context": context}
+        for each in sentinel.sentinels:
+            _encrypt(each.connection_pool, context)
     master: Redis = sentinel.master_for(settings.master, **options)
     return master
 
 
 def _cluster(settings: RedisSettings) -> RedisCluster:
     options = {key: value for key, value in _options(settings).items() if key != "retry"}
-    return RedisCluster(
+    cluster = RedisCluster(
         startup_nodes=[ClusterNode(host, port) for host, port in settings.addresses],
         max_connections=settings.pool_size,
         retry=_no_retry(),
         # A moved slot is learned from the answer; starting over would cut off every other call in flight.
         reinitialize_steps=0,
         **options,
-        **_encryption(settings),
     )
+    if settings.tls:
+        context = _context(settings)
+        cluster.nodes_manager.connection_kwargs |= {"connection_class": _Encrypted, "context": context}
+        for node in cluster.nodes_manager.startup_nodes.values():
+            _encrypt(node, context)
+    return cluster
 
 
 def _options(settings: RedisSettings) -> dict[str, Any]:
@@ -99,16 +125,21 @@ def _credentials(credentials: Credentials) -> dict[str, str | None]:
     return {"username": credentials.username or None, "password": credentials.password or None}
 
 
-def _encryption(settings: RedisSettings) -> dict[str, Any]:
-    return {"ssl": True} | _tls(settings) if settings.tls else {}
+def _encrypt(connecting: Any, context: ssl.SSLContext) -> None:
+    # Neither the sentinels' clients nor a cluster's nodes can be given a class of connection when they are made.
+    connecting.connection_class = _Encrypted
+    connecting.connection_kwargs["context"] = context
 
 
-def _tls(settings: RedisSettings) -> dict[str, Any]:
-    if not settings.tls:
-        return {}
-    return {
-        "ssl_ca_certs": settings.tls_ca or None,
-        "ssl_certfile": settings.tls_certificate or None,
-        "ssl_keyfile": settings.tls_key or None,
-        "ssl_check_hostname": settings.checks_hostname,
-    }
+def _context(settings: RedisSettings) -> ssl.SSLContext:
+    """Trusts the system's CAs and the given one, as the reference does."""
+    context = ssl.create_default_context()
+    context.check_hostname = settings.checks_hostname
+    try:
+        if settings.tls_ca:
+            context.load_verify_locations(settings.tls_ca)
+        if settings.tls_certificate:
+            context.load_cert_chain(settings.tls_certificate, settings.tls_key or None)
+    except OSError as error:
+        raise SettingsError(f"REDIS_TLS_CACERT, REDIS_TLS_CLIENT_CERT or REDIS_TLS_CLIENT_KEY: {error}") from error
+    return context
