@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from extproc.identity import Identity
 from extproc.routing import Destination
 from headgate.policy.model import Policy, Queue, Rung
-from headgate.store import LeaseRequest, Scope
+from headgate.store import LeaseRequest, Scope, whole_share
 
 _RELIEVED_BY_DEGRADING = (Scope.CLUSTER, Scope.CLUSTER_TOKENS)
 
@@ -45,7 +45,7 @@ def idle_room_tokens(policy: Policy, identity: Identity, destination: Destinatio
     if limit is None:
         return None
     others = (tier.reserved for name, tier in policy.tiers.items() if name != identity.tier.name)
-    return limit - sum(int(share * limit) for share in others)
+    return limit - sum(whole_share(share, limit) for share in others)
 
 
 def can_ever_fit(policy: Policy, identity: Identity, destination: Destination) -> bool:

@@ -67,6 +67,11 @@ class Usage:
     tokens: int
 
 
+def whole_share(share: float, limit: int) -> int:
+    """The whole slots or tokens of a share; 0.29 of 100 is 29, whatever floating point makes of it."""
+    return int(share * limit + 1e-9)
+
+
 class Store(Protocol):
     """Where leases live. Every method is one atomic step; a store that cannot answer raises `StoreUnavailable`."""
 

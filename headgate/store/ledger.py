@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
-from headgate.store import Lease, LeaseRequest, Refused, Scope, Usage
+from headgate.store import Lease, LeaseRequest, Refused, Scope, Usage, whole_share
 
 MAX_RETRY_AFTER_SECONDS = 120.0
 """openai-python does not retry at all when told to wait longer."""
@@ -118,17 +118,12 @@ class _Pool:
         free = limit - self.total[cluster]
         for other, share in reserved.items():
             if other != tier:
-                free -= max(0, _slots(share, limit) - self._by_tier[(cluster, other)])
+                free -= max(0, whole_share(share, limit) - self._by_tier[(cluster, other)])
         return free
 
     def add(self, where: tuple[str, str], amount: int) -> None:
         _add(self.total, where[0], amount)
         _add(self._by_tier, where, amount)
-
-
-def _slots(share: float, limit: int) -> int:
-    """The whole slots of a share; 0.29 of 100 is 29, whatever floating point makes of it."""
-    return int(share * limit + 1e-9)
 
 
 def _add(counts: Counter[Key], key: Key, amount: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from extproc.admission import (
 from extproc.identity import Identity
 from extproc.routing import Destination
 from headgate.policy.model import Capacity, Policy, Protocol, Queue, Rung, TenantLimits
-from headgate.store import LeaseRequest, Scope
+from headgate.store import Lease, LeaseRequest, Refused, Scope
+from headgate.store.ledger import Ledger
 
 QUEUE, DEGRADE, REJECT = Rung.QUEUE, Rung.DEGRADE, Rung.REJECT
 TWO_SECONDS = Queue(max_wait_seconds=2.0, max_depth=2)
@@ -106,6 +108,21 @@ def test_what_other_tiers_have_reserved_is_no_room_for_a_tier(revise: Callable[.
     assert idle_room_tokens(policy, as_tenant(policy, "globex"), best) == 37_500
     assert idle_room_tokens(policy, as_tenant(policy, "hobby"), best) == 12_500
     assert not can_ever_fit(policy, as_tenant(policy, "hobby"), place(policy, "best", 12_501))
+
+
+def test_the_idle_room_is_what_the_store_would_grant_whatever_floating_point_makes_of_a_share(
+    revise: Callable[..., Policy],
+) -> None:
+    # 0.29 * 100 is 28.999...
+    policy = revise(tiers={"premium": {"reserved": 0.29}}, clusters={"best": {"capacity": Capacity(tokens=100)}})
+    best = place(policy, "best")
+    globex = as_tenant(policy, "globex")
+
+    assert idle_room_tokens(policy, globex, best) == 71
+    ledger = Ledger()
+    asked = question(policy, globex, best)
+    assert isinstance(ledger.acquire(replace(asked, tokens=72), 0.0), Refused)
+    assert isinstance(ledger.acquire(replace(asked, tokens=71), 0.0), Lease)
 
 
 def test_a_cluster_of_zero_tokens_fits_nothing(revise: Callable[..., Policy]) -> None:
