@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
+from typing import Self
 
 from headgate.errors import HeadgateError
 
@@ -30,7 +31,7 @@ class Ports:
     trtllm_fast: int = 8011
 
     @classmethod
-    def free(cls) -> Ports:
+    def free(cls) -> Self:
         """Ports nobody listens on now."""
         with ExitStack() as sockets:
             taken = {field.name: _bind(sockets, 0) for field in fields(cls)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench.command import benchmark
 from bench.latency.memory import MemoryUse, bytes_per_open_request, sidecar_bytes
 from bench.latency.stage import SIDECAR, Stage, running
 from bench.latency.summary import Round, lines, summarize
@@ -19,9 +19,7 @@ from bench.latency.trial import Loop, Mode, Plan, Trial, run_trial
 from bench.machine import machine
 from bench.resources import cpu_seconds
 from bench.result import FOLDER, write_result
-from headgate.errors import HeadgateError
 from headgate_cli.stack import Announce
-from headgate_cli.up import showing_progress, terminating_politely
 
 _HELD_REQUESTS = 400
 _IDLE_SECONDS = 2.0
@@ -37,15 +35,9 @@ def main(
     """Measure what Headgate adds to a request, against Envoy alone in the same run."""
     plan = Plan(seconds=seconds, rounds=rounds, rate_per_second=rate, connections=connections)
     console = Console()
-    try:
-        with terminating_politely(), showing_progress(console) as announce:
-            figures = _measure(plan, console, announce)
-        console.print(f"written to {write_result('latency', figures)}", highlight=False)
-    except HeadgateError as error:
-        print(f"bench-latency: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    with benchmark("latency", console) as announce:
+        figures = _measure(plan, console, announce)
+    console.print(f"written to {write_result('latency', figures)}", highlight=False)
 
 
 def _measure(plan: Plan, console: Console, announce: Announce) -> dict[str, object]:

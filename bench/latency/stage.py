@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.latency.baseline import without_headgate
@@ -59,7 +59,7 @@ def running(folder: Path) -> Iterator[Stage]:
     Raises:
         ProcessFailed: something did not start.
     """
-    ports = StagePorts(**asdict(StagePorts.free()))
+    ports = StagePorts.free()
     programs = _programs(ports, _write_configuration(ports, folder))
     with Supervisor(folder / "logs") as supervisor:
         for program in programs:

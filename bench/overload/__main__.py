@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench.command import benchmark
 from bench.machine import machine
 from bench.overload.capacity import Capacity, find_capacity
 from bench.overload.cell import Cell, measure
@@ -25,10 +25,9 @@ from bench.overload.table import show
 from bench.overload.trace import DEFAULT_TRACE, TraceRequest, read_trace
 from bench.overload.workload import build
 from bench.result import FOLDER, write_result
-from headgate.errors import HeadgateError, PolicyError
+from headgate.errors import HeadgateError
 from headgate.policy.load import load_policy
 from headgate_cli.stack import Announce
-from headgate_cli.up import showing_progress, terminating_politely
 
 _HERE = FOLDER / "overload"
 _NOISY_CORES = 0.5
@@ -49,22 +48,15 @@ def main(
 ) -> None:
     """Compare what gateways make of an overloaded, simulated cluster."""
     console = Console()
-    try:
+    with benchmark("overload", console) as announce:
         plan = _plan(systems, loads, seconds, time_factor, seed, policy)
         slos = read_slos(policy)
-        with terminating_politely(), showing_progress(console) as announce:
-            requests = read_trace(trace)
-            announce("measuring the cluster's capacity")
-            capacity = find_capacity(requests, plan, slos)
-            cells = _measure(plan, requests, capacity, announce)
-            announce("")
+        requests = read_trace(trace)
+        announce("measuring the cluster's capacity")
+        capacity = find_capacity(requests, plan, slos)
+        cells = _measure(plan, requests, capacity, announce)
+        announce("")
         _report(console, plan, slos, capacity, cells)
-    except PolicyError as error:
-        _fail("\n".join(str(problem) for problem in error.problems))
-    except HeadgateError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
 
 
 def read_slos(path: Path) -> Slos:
@@ -164,11 +156,6 @@ def _shown(plan: Plan) -> dict[str, object]:
         "seed": plan.seed,
         "shape": plan.shape,
     }
-
-
-def _fail(message: str) -> None:
-    print(f"bench-overload: {message}", file=sys.stderr)
-    raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench.command import benchmark
 from bench.machine import machine
 from bench.result import FOLDER, write_result
 from bench.transport.edge import EXT_PROC
@@ -18,9 +18,7 @@ from bench.transport.stage import Stage, Subject, running, served, server_comman
 from bench.transport.summary import Round, lines, summarize
 from bench.transport.table import show
 from bench.transport.trial import Loop, Plan, kinds_of_run, run_trial
-from headgate.errors import HeadgateError
 from headgate_cli.stack import Announce
-from headgate_cli.up import showing_progress, terminating_politely
 
 _HELD_STREAMS = 10_000
 _IDLE_SECONDS = 3.0
@@ -36,15 +34,9 @@ def main(
     """Measure what a stream costs the server: the lean transport, grpcio, grpc-go, and the real decision."""
     plan = Plan(seconds=seconds, rounds=rounds, rate_per_second=rate, connections=connections)
     console = Console()
-    try:
-        with terminating_politely(), showing_progress(console) as announce:
-            figures = _measure(plan, console, announce)
-        console.print(f"written to {write_result('transport', figures)}", highlight=False)
-    except (HeadgateError, OSError) as error:
-        print(f"bench-transport: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    with benchmark("transport", console) as announce:
+        figures = _measure(plan, console, announce)
+    console.print(f"written to {write_result('transport', figures)}", highlight=False)
 
 
 def _measure(plan: Plan, console: Console, announce: Announce) -> dict[str, object]:
