@@ -6,6 +6,7 @@ The real server looks for a client that has left once a second; this one notices
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -34,7 +35,7 @@ class JsonReply(Response):
         return msgspec.json.encode(content)
 
 
-class GeneratedReply(Response):
+class GeneratedReply(Response, ABC):
     """An answer that is made while the client waits for it; a subclass says how it is sent."""
 
     def __init__(self, dialect: Dialect, jobs: list[Job], scheduler: Scheduler) -> None:
@@ -62,8 +63,8 @@ class GeneratedReply(Response):
         except EngineStopped:
             await JsonReply(_STOPPED.body, status_code=_STOPPED.status)(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
 class WholeReply(GeneratedReply):
