@@ -9,4 +9,5 @@ from headgate.lifecycle import Process
 
 def assemble(process: Process) -> AccessLogService:
     """The service of this process."""
-    return AccessLogService(report=Reporter(process.metrics).report)
+    process.records.follow(Reporter(process.metrics).report)
+    return AccessLogService(process.records)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from dataclasses import fields
 
-from accesslog.record import RequestRecord
 from headgate.logs import FIELDS
 from headgate.metrics import Metrics
+from headgate.record import RequestRecord
 
 _NAMES = tuple(field.name for field in fields(RequestRecord))
 _log = logging.getLogger("headgate.request")

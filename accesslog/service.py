@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
-from accesslog.record import RequestRecord
 from accesslog.wire import SERVICE_NAME, parse_records
+from headgate.record import RecordFeed
 from headgate.transport import Send, Service
 
 LAST_RECORDS_SECONDS = 1.0
 """How long a draining service still listens: Envoy sends its records in batches, a fraction of a second apart."""
-_log = logging.getLogger("headgate.accesslog")
 
 
 class AccessLogService:
-    """Hands every record to `report`; one that fails is logged and costs the others nothing."""
+    """Hands every record to the feed."""
 
-    def __init__(self, *, report: Callable[[RequestRecord], None]) -> None:
-        self._report = report
+    def __init__(self, records: RecordFeed) -> None:
+        self._records = records
         self._open: set[asyncio.Task[None]] = set()
         self._is_draining = False
 
@@ -53,7 +51,4 @@ class AccessLogService:
     async def _read(self, messages: AsyncIterator[bytes]) -> None:
         async for message in messages:
             for record in parse_records(message):
-                try:
-                    self._report(record)
-                except Exception:  # noqa: BLE001  (the outermost frame of a record)
-                    _log.exception("a record could not be counted")
+                self._records.publish(record)

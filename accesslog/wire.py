@@ -8,8 +8,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Value
 
-from accesslog.record import RequestRecord
 from headgate.pb import accesslog_pb2 as pb
+from headgate.record import RequestRecord
 from headgate.transport import RpcError, StatusCode
 
 SERVICE_NAME = "envoy.service.accesslog.v3.AccessLogService"
@@ -51,6 +51,7 @@ def _record(entry: pb.HTTPAccessLogEntry) -> RequestRecord:
         model=_text(decision, "model"),
         cluster=_text(decision, "cluster"),
         protocol=_text(decision, "protocol"),
+        operation=_text(decision, "operation"),
         verdict=_text(last_word, "verdict"),
         reason=_text(last_word, "reason"),
         status=response.response_code.value,
@@ -65,6 +66,7 @@ def _record(entry: pb.HTTPAccessLogEntry) -> RequestRecord:
         output_tokens=_count(usage, "completion_tokens"),
         cached_tokens=_count(usage, "cached_tokens"),
         estimated_prompt_tokens=_count(decision, "prompt_tokens") or 0,
+        charged_tokens=_count(decision, "charged_tokens") or 0,
     )
 
 

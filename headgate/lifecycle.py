@@ -19,6 +19,7 @@ from headgate.logs import FIELDS, configure_logs
 from headgate.metrics import Metrics
 from headgate.policy.model import MAX_BODY_BYTES, Policy
 from headgate.policy.watch import PolicyFile
+from headgate.record import RecordFeed
 from headgate.reflection import Reflection
 from headgate.settings import Settings, read_settings
 from headgate.transport import Server, Service
@@ -54,7 +55,7 @@ class Part(Protocol):
 
 
 class Process:
-    """What every Headgate process has: settings, a policy file, metrics, health and an admin side.
+    """What every Headgate process has: settings, a policy file, metrics, health, finished requests and an admin side.
 
     Raises:
         PolicyError: the policy file is wrong.
@@ -65,6 +66,7 @@ class Process:
         self.settings = settings
         self.metrics = Metrics()
         self.health = Health(*health_names)
+        self.records = RecordFeed()
         self.policy = PolicyFile(settings.policy_path)
         self.policy.on_change(self._show_policy)
         self.policy.on_refused(self._show_refused)

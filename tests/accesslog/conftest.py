@@ -17,6 +17,7 @@ DECISION: Mapping[str, Any] = {
     "model": "assistant",
     "cluster": "best",
     "protocol": "openai",
+    "operation": "chat",
     "verdict": "ADMIT",
     "reason": "",
     "decision": "admit",

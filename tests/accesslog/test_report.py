@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from accesslog.record import RequestRecord
 from accesslog.report import Reporter
 from accesslog.wire import parse_records
 from headgate.logs import JsonFormatter
 from headgate.metrics import Metrics
 from headgate.pb import accesslog_pb2 as pb
+from headgate.record import RequestRecord
 
 
 def finished(**fields: Any) -> RequestRecord:
@@ -25,6 +25,7 @@ def finished(**fields: Any) -> RequestRecord:
         "model": "assistant",
         "cluster": "best",
         "protocol": "openai",
+        "operation": "chat",
         "verdict": "ADMIT",
         "reason": "",
         "status": 200,
@@ -39,6 +40,7 @@ def finished(**fields: Any) -> RequestRecord:
         "output_tokens": 64,
         "cached_tokens": None,
         "estimated_prompt_tokens": 120,
+        "charged_tokens": 632,
     }
     return RequestRecord(**known | fields)
 

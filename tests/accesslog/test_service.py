@@ -10,9 +10,9 @@ import grpc.aio
 import pytest
 import pytest_asyncio
 
-from accesslog.record import RequestRecord
 from accesslog.service import AccessLogService
 from headgate.pb import accesslog_pb2 as pb
+from headgate.record import RecordFeed, RequestRecord
 from headgate.transport.grpcio import GrpcioServer
 
 # grpcio's poller outlives a test, so its event loop has to.
@@ -44,7 +44,9 @@ def accounts() -> Accounts:
 
 @pytest.fixture
 def service(accounts: Accounts) -> AccessLogService:
-    return AccessLogService(report=accounts.report)
+    records = RecordFeed()
+    records.follow(accounts.report)
+    return AccessLogService(records)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -113,7 +115,7 @@ async def test_a_request_that_cannot_be_counted_costs_the_others_nothing(
 
     assert await close(call) is grpc.StatusCode.OK
     assert accounts.ids == ["a", "c", "d"]
-    assert [r.message for r in caplog.records if r.name == "headgate.accesslog"] == ["a record could not be counted"]
+    assert [r.message for r in caplog.records if r.name == "headgate.record"] == ["a record could not be counted"]
 
 
 @pytest.mark.parametrize("garbage", [b"\xff\xff\xff", b"GET / HTTP/1.1"])

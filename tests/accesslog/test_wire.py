@@ -11,9 +11,9 @@ from google.protobuf.duration_pb2 import Duration
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accesslog.record import RequestRecord
 from accesslog.wire import parse_records
 from headgate.pb import accesslog_pb2 as pb
+from headgate.record import RequestRecord
 from headgate.transport import RpcError, StatusCode
 
 LOGGED = Callable[..., pb.HTTPAccessLogEntry]
@@ -39,6 +39,7 @@ def test_an_entry_is_read_whole(read: Callable[..., RequestRecord]) -> None:
         model="assistant",
         cluster="best",
         protocol="openai",
+        operation="chat",
         verdict="ADMIT",
         reason="",
         status=200,
@@ -53,6 +54,7 @@ def test_an_entry_is_read_whole(read: Callable[..., RequestRecord]) -> None:
         output_tokens=64,
         cached_tokens=96,
         estimated_prompt_tokens=120,
+        charged_tokens=632,
     )
 
 

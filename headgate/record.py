@@ -1,8 +1,15 @@
-"""What really happened to one request, as Envoy saw it end. Never a prompt, a response or a credential."""
+"""What really happened to one request, as Envoy saw it end, and who wants to hear of it.
+
+Never a prompt, a response or a credential.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+
+_log = logging.getLogger("headgate.record")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +24,7 @@ class RequestRecord:
         first_byte_seconds: from the request's first byte to the response's first; None when there was none.
         prompt_tokens, output_tokens: as the model server reported; None when it did not.
         estimated_prompt_tokens: what admission reckoned with.
+        charged_tokens: what its lease and its tenant's token limit were charged: prompt plus capped output.
     """
 
     request_id: str
@@ -25,6 +33,7 @@ class RequestRecord:
     model: str
     cluster: str
     protocol: str
+    operation: str
     verdict: str
     reason: str
     status: int
@@ -39,3 +48,26 @@ class RequestRecord:
     output_tokens: int | None
     cached_tokens: int | None
     estimated_prompt_tokens: int
+    charged_tokens: int
+
+
+Listener = Callable[[RequestRecord], None]
+
+
+class RecordFeed:
+    """Hands every finished request to all who follow: metrics, estimators, settlement. On the event loop only."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+
+    def follow(self, listener: Listener) -> None:
+        """Call `listener` with every record from now on."""
+        self._listeners.append(listener)
+
+    def publish(self, record: RequestRecord) -> None:
+        """Tell all; one that fails keeps the record from nobody else."""
+        for listener in self._listeners:
+            try:
+                listener(record)
+            except Exception:  # noqa: BLE001  (the outermost frame of a listener)
+                _log.exception("a record could not be counted")
