@@ -5,9 +5,12 @@ The only module of this package that names a protobuf type.
 
 from __future__ import annotations
 
+import functools
+import struct
 from collections.abc import Mapping
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.struct_pb2 import Struct, Value
 
 from extproc.events import (
     BodyReceived,
@@ -26,7 +29,6 @@ from headgate.transport import RpcError, StatusCode
 
 SERVICE_NAME = "envoy.service.ext_proc.v3.ExternalProcessor"
 METADATA_NAMESPACE = "headgate"
-_OVERWRITE = pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
 
 def parse_request(message: bytes) -> Event:
@@ -72,16 +74,11 @@ def _headers(headers: pb.HeaderMap) -> Headers:
 
 
 def _forward(forward: Forward) -> bytes:
-    # Filled in place: a message built apart and copied in costs twice.
-    response = pb.ProcessingResponse()
-    phase = response.request_headers if forward.phase is Phase.REQUEST_HEADERS else response.request_body
-    common = phase.response
-    common.clear_route_cache = True
-    _set_headers(common.header_mutation, forward.set_headers)
+    common = _nested(_HEADER_MUTATION, _header_options(forward.set_headers))
     if forward.body is not None:
-        common.body_mutation.body = forward.body
-    _set_metadata(response, forward.metadata)
-    return response.SerializeToString()
+        common += _nested(_BODY_MUTATION, _nested(_NEW_BODY, forward.body))
+    answer = _nested(_PHASES[forward.phase], _nested(_COMMON, common + _CLEAR_ROUTE_CACHE))
+    return answer + _dynamic_metadata(forward.metadata)
 
 
 def _respond(respond: Respond) -> bytes:
@@ -91,29 +88,76 @@ def _respond(respond: Respond) -> bytes:
     immediate.body = respond.body
     immediate.grpc_status.status = respond.grpc_status
     immediate.details = respond.details
-    _set_headers(immediate.headers, respond.headers)
-    _set_metadata(response, respond.metadata)
-    return response.SerializeToString()
+    immediate.headers.MergeFromString(_header_options(respond.headers))
+    return response.SerializeToString() + _dynamic_metadata(respond.metadata)
 
 
-def _set_headers(mutation: pb.HeaderMutation, headers: Mapping[str, str]) -> None:
-    mutation.SetInParent()
-    for name, value in headers.items():
-        option = mutation.set_headers.add()
-        option.header.key = name
-        option.header.raw_value = value.encode()
-        option.append_action = _OVERWRITE
+# A reply is mostly the same few headers and words: they are serialised once, and put together as bytes.
 
 
-def _set_metadata(response: pb.ProcessingResponse, metadata: Mapping[str, str | float]) -> None:
+def _header_options(headers: Mapping[str, str]) -> bytes:
+    return b"".join([_header_option(name, value) for name, value in headers.items()])
+
+
+@functools.lru_cache(maxsize=4096)
+def _header_option(name: str, value: str) -> bytes:
+    header = pb.HeaderValue(key=name, raw_value=value.encode())
+    option = pb.HeaderValueOption(header=header, append_action=pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD)
+    return pb.HeaderMutation(set_headers=[option]).SerializeToString()
+
+
+def _dynamic_metadata(metadata: Mapping[str, str | float]) -> bytes:
     if not metadata:
-        return
-    fields = response.dynamic_metadata.fields[METADATA_NAMESPACE].struct_value.fields
-    for name, value in metadata.items():
-        if isinstance(value, str):
-            fields[name].string_value = value
-        else:
-            fields[name].number_value = value
+        return b""
+    fields = [
+        _text_field(name, value) if isinstance(value, str) else _number_field(name) + _DOUBLE.pack(value)
+        for name, value in metadata.items()
+    ]
+    namespace = _NAMESPACE_NAME + _nested(_MAP_VALUE, _nested(_STRUCT_VALUE, b"".join(fields)))
+    return _nested(_DYNAMIC_METADATA, _nested(_STRUCT_FIELDS, namespace))
+
+
+@functools.lru_cache(maxsize=4096)
+def _text_field(name: str, value: str) -> bytes:
+    return Struct(fields={name: Value(string_value=value)}).SerializeToString()
+
+
+@functools.lru_cache(maxsize=64)
+def _number_field(name: str) -> bytes:
+    """A number's field but for the eight bytes of the number itself, which come last."""
+    return Struct(fields={name: Value(number_value=0.0)}).SerializeToString()[: -_DOUBLE.size]
+
+
+def _nested(tag: bytes, payload: bytes) -> bytes:
+    """A length-delimited field (https://protobuf.dev/programming-guides/encoding/)."""
+    size = len(payload)
+    if size <= 0x7F:
+        return tag + _SHORT[size] + payload
+    length = bytearray()
+    while size > 0x7F:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    length.append(size)
+    return tag + length + payload
+
+
+def _tag(message: type[Message], field: str) -> bytes:
+    return bytes([message.DESCRIPTOR.fields_by_name[field].number << 3 | 2])
+
+
+_SHORT = [bytes([size]) for size in range(0x80)]
+_DOUBLE = struct.Struct("<d")
+_PHASES = {phase: _tag(pb.ProcessingResponse, phase) for phase in Phase}
+_COMMON = _tag(pb.HeadersResponse, "response")
+_HEADER_MUTATION = _tag(pb.CommonResponse, "header_mutation")
+_BODY_MUTATION = _tag(pb.CommonResponse, "body_mutation")
+_CLEAR_ROUTE_CACHE = pb.CommonResponse(clear_route_cache=True).SerializeToString()
+_NEW_BODY = _tag(pb.BodyMutation, "body")
+_DYNAMIC_METADATA = _tag(pb.ProcessingResponse, "dynamic_metadata")
+_STRUCT_FIELDS = _tag(Struct, "fields")
+_STRUCT_VALUE = _tag(Value, "struct_value")
+_MAP_VALUE = _tag(Struct.FieldsEntry, "value")
+_NAMESPACE_NAME = _nested(_tag(Struct.FieldsEntry, "key"), METADATA_NAMESPACE.encode())
 
 
 def _continue(phase: Phase) -> bytes:
