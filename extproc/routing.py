@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Protocol as Interface
+
+import msgspec
 
 from extproc.headers import Headers
 from extproc.identity import Identity
@@ -33,8 +34,7 @@ class Signals(Interface):
         """Leases of a tenant, tier or cluster."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
+class Destination(msgspec.Struct, frozen=True, kw_only=True):
     """One place a request can run, and what its output is capped to there (None: no cap)."""
 
     cluster: Cluster
@@ -45,8 +45,7 @@ class Destination:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class NoDestination:
+class NoDestination(msgspec.Struct, frozen=True):
     """Why there is none: `protocol_not_served` or `no_route`."""
 
     reason: str
@@ -113,28 +112,43 @@ def _destination(
     )
 
 
-def _facts(identity: Identity, request: InferenceRequest, headers: Headers, signals: Signals, region: str) -> RuleFacts:
+class _Asking(msgspec.Struct, frozen=True):
+    """What the variables of a rule are about."""
+
+    identity: Identity
+    request: InferenceRequest
+    headers: Headers
+    region: str
+
+
+_VARIABLES: Mapping[str, Callable[[_Asking], object]] = {
+    "tenant": lambda asking: asking.identity.tenant.name,
+    "tier": lambda asking: asking.identity.tier.name,
+    "model": lambda asking: asking.request.model,
+    "protocol": lambda asking: asking.request.protocol.value,
+    "stream": lambda asking: asking.request.stream,
+    "prompt_tokens": lambda asking: asking.request.prompt_tokens,
+    "prompt_bytes": lambda asking: asking.request.prompt_bytes,
+    "max_output_tokens": lambda asking: asking.request.max_output_tokens or 0,
+    "expected_output_tokens": lambda asking: _expected_output_tokens(asking.request),
+    "tools": lambda asking: asking.request.tools,
+    "images": lambda asking: asking.request.images,
+    "messages": lambda asking: asking.request.messages,
+    "session": lambda asking: asking.headers.get("x-session-id"),
+    "region": lambda asking: asking.region,
+}
+
+
+def _expected_output_tokens(request: InferenceRequest) -> int:
     asked = request.max_output_tokens
-    variables = {
-        "tenant": identity.tenant.name,
-        "tier": identity.tier.name,
-        "model": request.model,
-        "protocol": request.protocol.value,
-        "stream": request.stream,
-        "prompt_tokens": request.prompt_tokens,
-        "prompt_bytes": request.prompt_bytes,
-        "max_output_tokens": 0 if asked is None else asked,
-        "expected_output_tokens": DEFAULT_EXPECTED_OUTPUT_TOKENS if asked is None else asked,
-        "tools": request.tools,
-        "images": request.images,
-        "messages": request.messages,
-        "session": headers.get("x-session-id"),
-        "region": region,
-    }
-    look_up_header: Callable[[str], str] = headers.get
+    return DEFAULT_EXPECTED_OUTPUT_TOKENS if asked is None else asked
+
+
+def _facts(identity: Identity, request: InferenceRequest, headers: Headers, signals: Signals, region: str) -> RuleFacts:
+    asking = _Asking(identity, request, headers, region)
     return RuleFacts(
-        variables=variables,
+        variable=lambda name: _VARIABLES[name](asking),
         saturation=signals.saturation,
         queue_depth=signals.queue_depth,
-        header=look_up_header,
+        header=headers.get,
     )

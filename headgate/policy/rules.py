@@ -30,20 +30,22 @@ VARIABLES: Mapping[str, Any] = {
     "region": cel.Type.STRING,
 }
 _CLUSTER_ARGUMENT = re.compile(r"\b(?:saturation|queue_depth)\s*\(\s*(['\"])(.*?)\1")
+_WORD = re.compile(r"[A-Za-z_]+")
 _STATUS = re.compile(r"([A-Z_]+): (.*) \[\1\]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleFacts:
-    """What a rule may ask about one request: `VARIABLES` by name, and three look-ups.
+    """What a rule may ask about one request.
 
     Attributes:
+        variable: a name of `VARIABLES` -> its value.
         saturation: cluster name -> 0.0 (idle) .. 1.0 (full).
         queue_depth: cluster name -> requests waiting for it.
         header: lower-case header name -> its value, "" when absent.
     """
 
-    variables: Mapping[str, object]
+    variable: Callable[[str], object]
     saturation: Callable[[str], float]
     queue_depth: Callable[[str], int]
     header: Callable[[str], str]
@@ -55,10 +57,11 @@ class RuleError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One compiled condition."""
+    """One compiled condition; `mentions` holds every variable it may ask for."""
 
     source: str
     expression: Any
+    mentions: frozenset[str]
 
     def clusters(self) -> list[str]:
         """The clusters whose saturation or queue depth the rule asks for by literal name."""
@@ -95,7 +98,8 @@ class RuleEngine:
             raise RuleError(_readable(str(error))) from None
         if expression.return_type() != cel.Type.BOOL:
             raise RuleError(f"is {expression.return_type().name().lower()}, has to be true or false")
-        return Rule(source, expression)
+        # Words in strings and comments count too: a variable too many costs little.
+        return Rule(source, expression, frozenset(_WORD.findall(source)) & VARIABLES.keys())
 
     def first_match(self, rules: list[Rule | None], facts: RuleFacts) -> int | None:
         """The index of the first rule that holds; None stands for a rule that always does."""
@@ -106,7 +110,8 @@ class RuleEngine:
                 if rule is None:
                     return index
                 if activation is None:
-                    activation = self._environment.Activation(facts.variables)
+                    mentioned = frozenset().union(*[rule.mentions for rule in rules if rule is not None])
+                    activation = self._environment.Activation({name: facts.variable(name) for name in mentioned})
                 if rule.expression.eval(activation).value() is True:
                     return index
             return None

@@ -30,7 +30,7 @@ REQUEST: Mapping[str, object] = {
 
 def facts(**changes: object) -> RuleFacts:
     return RuleFacts(
-        variables=REQUEST | changes,
+        variable=(REQUEST | changes).__getitem__,
         saturation={"standard": 0.9}.__getitem__,
         queue_depth={"standard": 7}.__getitem__,
         header={"x-team": "search"}.get,  # type: ignore[arg-type]  # every test asks for headers that are there
@@ -111,7 +111,9 @@ def test_no_rule_at_all_always_holds() -> None:
 def test_an_engine_asks_each_request_for_its_own_facts() -> None:
     engine = RuleEngine()
     rule = engine.compile('saturation("standard") > 0.8 && tenant == "acme"')
-    idle = RuleFacts(variables=REQUEST, saturation=lambda _: 0.1, queue_depth=lambda _: 0, header=lambda _: "")
+    idle = RuleFacts(
+        variable=REQUEST.__getitem__, saturation=lambda _: 0.1, queue_depth=lambda _: 0, header=lambda _: ""
+    )
 
     assert [engine.first_match([rule], ask) for ask in (facts(), idle, facts(tenant="globex"), facts())] == [
         0,
