@@ -6,7 +6,6 @@ Pure: `now` is passed in, nothing is awaited. Not thread-safe; whoever owns the 
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
@@ -28,8 +27,8 @@ class Ledger:
     def __init__(self) -> None:
         self._ids = itertools.count(1)
         self._leases: dict[int, Lease] = {}
-        self._tenants: Counter[str] = Counter()
-        self._tiers: Counter[str] = Counter()
+        self._tenants: dict[str, int] = {}
+        self._tiers: dict[str, int] = {}
         self._requests = _Pool()
         self._tokens = _Pool()
         self._mean_hold_seconds: dict[str | None, float] = {}
@@ -59,26 +58,26 @@ class Ledger:
 
     def usage(self, cluster: str) -> Usage:
         """What is in flight on a cluster."""
-        return Usage(self._requests.total[cluster], self._tokens.total[cluster])
+        return Usage(self._requests.total.get(cluster, 0), self._tokens.total.get(cluster, 0))
 
     def in_flight(self, scope: Scope, name: str) -> int:
         """Leases of a tenant, tier or cluster."""
         match scope:
             case Scope.TENANT:
-                return self._tenants[name]
+                return self._tenants.get(name, 0)
             case Scope.TIER:
-                return self._tiers[name]
+                return self._tiers.get(name, 0)
             case Scope.CLUSTER:
-                return self._requests.total[name]
+                return self._requests.total.get(name, 0)
             case Scope.CLUSTER_TOKENS:
-                return self._tokens.total[name]
+                return self._tokens.total.get(name, 0)
 
     def _first_full(self, request: LeaseRequest) -> Scope | None:
-        if request.tenant_limit is not None and self._tenants[request.tenant] >= request.tenant_limit:
+        if request.tenant_limit is not None and self._tenants.get(request.tenant, 0) >= request.tenant_limit:
             return Scope.TENANT
         if request.cluster is None:
             return None
-        if request.tier_limit is not None and self._tiers[request.tier] >= request.tier_limit:
+        if request.tier_limit is not None and self._tiers.get(request.tier, 0) >= request.tier_limit:
             return Scope.TIER
         where = (request.cluster, request.tier)
         limit, token_limit = request.cluster_limit, request.cluster_token_limit
@@ -94,7 +93,8 @@ class Ledger:
             _add(self._tiers, request.tier, sign)
             where = (request.cluster, request.tier)
             self._requests.add(where, sign)
-            self._tokens.add(where, sign * request.tokens)
+            if request.tokens:
+                self._tokens.add(where, sign * request.tokens)
 
     def _seconds_to_next_release(self, request: LeaseRequest, scope: Scope) -> float:
         """The mean time a lease is held, shared by those that hold one: the more there are, the sooner one ends."""
@@ -109,16 +109,16 @@ class _Pool:
     """One resource of the clusters (requests or tokens): in use in all, and by tier."""
 
     def __init__(self) -> None:
-        self.total: Counter[str] = Counter()
-        self._by_tier: Counter[tuple[str, str]] = Counter()
+        self.total: dict[str, int] = {}
+        self._by_tier: dict[tuple[str, str], int] = {}
 
     def free(self, where: tuple[str, str], limit: int, reserved: Mapping[str, float]) -> int:
         """What the tier may still take: the limit less all in use, less what others reserved and do not use."""
         cluster, tier = where
-        free = limit - self.total[cluster]
+        free = limit - self.total.get(cluster, 0)
         for other, share in reserved.items():
             if other != tier:
-                free -= max(0, whole_share(share, limit) - self._by_tier[(cluster, other)])
+                free -= max(0, whole_share(share, limit) - self._by_tier.get((cluster, other), 0))
         return free
 
     def add(self, where: tuple[str, str], amount: int) -> None:
@@ -126,8 +126,10 @@ class _Pool:
         _add(self._by_tier, where, amount)
 
 
-def _add(counts: Counter[Key], key: Key, amount: int) -> None:
-    counts[key] += amount
-    if counts[key] == 0:
+def _add(counts: dict[Key, int], key: Key, amount: int) -> None:
+    count = counts.get(key, 0) + amount
+    if count:
+        counts[key] = count
+    else:
         # A tenant without leases takes no memory.
         del counts[key]
