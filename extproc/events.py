@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+import msgspec
 
 from extproc.headers import Headers
 from headgate.policy.model import Queue
@@ -35,39 +36,34 @@ class Verdict(StrEnum):
 # Events
 
 
-@dataclass(frozen=True, slots=True)
-class HeadersReceived:
+class HeadersReceived(msgspec.Struct, frozen=True):
     """The request line and headers; `is_end` when no body follows."""
 
     headers: Headers
     is_end: bool
 
 
-@dataclass(frozen=True, slots=True)
-class BodyReceived:
+class BodyReceived(msgspec.Struct, frozen=True):
     """The request body; in BUFFERED mode all of it in one message with `is_end`."""
 
     body: bytes
     is_end: bool
 
 
-@dataclass(frozen=True, slots=True)
-class OtherReceived:
+class OtherReceived(msgspec.Struct, frozen=True):
     """A message the decision does not depend on."""
 
     phase: Phase
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseGranted:
+class LeaseGranted(msgspec.Struct, frozen=True):
     """The store said yes, after this long in the queue (0.0: at once)."""
 
     lease: Lease
     waited_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseRefused:
+class LeaseRefused(msgspec.Struct, frozen=True):
     """The store said no, or the queue gave up: then `queue_reason` says why."""
 
     scope: Scope
@@ -76,13 +72,11 @@ class LeaseRefused:
     waited_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class StoreFailed:
+class StoreFailed(msgspec.Struct, frozen=True):
     """The store gave no answer in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class TurnedAway:
+class TurnedAway(msgspec.Struct, frozen=True):
     """The shell cannot go on with a request whose message still waits for an answer.
 
     `reason` is `shutting_down` or `internal_error`.
@@ -91,8 +85,7 @@ class TurnedAway:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class StreamEnded:
+class StreamEnded(msgspec.Struct, frozen=True):
     """Envoy closed the stream: the HTTP request is over, however it ended."""
 
 
@@ -110,8 +103,7 @@ Event = (
 # Effects
 
 
-@dataclass(frozen=True, slots=True)
-class AcquireLease:
+class AcquireLease(msgspec.Struct, frozen=True):
     """Ask the store now; answered by `LeaseGranted`, `LeaseRefused` or `StoreFailed`.
 
     `priority` is the tier's: a request never passes one of the same or a better priority that waits.
@@ -121,8 +113,7 @@ class AcquireLease:
     priority: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JoinQueue:
+class JoinQueue(msgspec.Struct, frozen=True, kw_only=True):
     """Wait for a slot; answered like `AcquireLease`.
 
     Attributes:
@@ -143,15 +134,13 @@ class JoinQueue:
     scope: Scope
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseLease:
+class ReleaseLease(msgspec.Struct, frozen=True):
     """Give the slot back."""
 
     lease: Lease
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forward:
+class Forward(msgspec.Struct, frozen=True, kw_only=True):
     """Let the request go on.
 
     Attributes:
@@ -161,13 +150,12 @@ class Forward:
     """
 
     phase: Phase
-    set_headers: Mapping[str, str] = field(default_factory=dict)
+    set_headers: Mapping[str, str] = {}
     body: bytes | None = None
-    metadata: Mapping[str, str | float] = field(default_factory=dict)
+    metadata: Mapping[str, str | float] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Respond:
+class Respond(msgspec.Struct, frozen=True, kw_only=True):
     """Answer the client from here; the request goes no further."""
 
     status: int
@@ -175,18 +163,16 @@ class Respond:
     body: bytes
     grpc_status: StatusCode
     details: str
-    metadata: Mapping[str, str | float] = field(default_factory=dict)
+    metadata: Mapping[str, str | float] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Continue:
+class Continue(msgspec.Struct, frozen=True):
     """Nothing to change in this phase."""
 
     phase: Phase
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What was decided, for logs and metrics; emitted once per request."""
 
     request_id: str
@@ -205,8 +191,7 @@ class Decision:
     queue_wait_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """Log and count the decision."""
 
     decision: Decision

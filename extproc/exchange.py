@@ -6,7 +6,9 @@ machine needs from outside comes back as an event. Each message of Envoy's gets 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from extproc import answers, refusal
 from extproc.admission import (
@@ -237,8 +239,8 @@ class Exchange:
             self._is_decided = False
             return self._reject(refusal.bad_request(error.message, error.param, error.status))
         verdict = Verdict.QUEUE if waited_seconds else Verdict.ADMIT
-        decision = self._decision(Verdict.DEGRADE if destination.is_degraded else verdict, destination.reason, 200)
-        decision = replace(decision, queue_wait_seconds=waited_seconds)
+        verdict = Verdict.DEGRADE if destination.is_degraded else verdict
+        decision = self._decision(verdict, destination.reason, 200, waited_seconds)
         headers = {"x-model-cluster": destination.frontend.envoy_cluster, **_stamp(identity, attempt.request.model)}
         if changed.path is not None:
             headers[":path"] = changed.path
@@ -306,9 +308,7 @@ class Exchange:
         if self._is_decided:
             return []
         self._is_decided = True
-        decision = replace(
-            self._decision(Verdict.REJECT, refused.reason, refused.status), queue_wait_seconds=waited_seconds
-        )
+        decision = self._decision(Verdict.REJECT, refused.reason, refused.status, waited_seconds)
         if self._attempt is not None:
             self._attempt.body = b""
         respond = Respond(
@@ -330,28 +330,23 @@ class Exchange:
         lease, self._lease = self._lease, None
         return [ReleaseLease(lease)] if lease is not None else []
 
-    def _decision(self, verdict: Verdict, reason: str, status: int) -> Decision:
-        attempt, identity = self._attempt, self._identity
-        known = Decision(
+    def _decision(self, verdict: Verdict, reason: str, status: int, waited_seconds: float = 0.0) -> Decision:
+        attempt, identity, target = self._attempt, self._identity, self._target
+        return Decision(
             request_id=self._headers.get("x-request-id"),
             verdict=verdict,
             reason=reason,
             status=status,
             tenant=identity.tenant.name if identity else "",
             tier=identity.tier.name if identity else "",
-            protocol=(self._target.protocol or "other"),
-            operation=self._target.operation,
-            model=self._target.model or "",
-        )
-        if attempt is None:
-            return known
-        return replace(
-            known,
-            model=attempt.request.model,
-            cluster=attempt.destination.cluster.name,
-            prompt_tokens=attempt.request.prompt_tokens,
-            max_output_tokens=attempt.destination.max_output_tokens or 0,
-            charged_tokens=attempt.destination.charged_tokens,
+            protocol=target.protocol or "other",
+            operation=target.operation,
+            model=attempt.request.model if attempt else target.model or "",
+            cluster=attempt.destination.cluster.name if attempt else "",
+            prompt_tokens=attempt.request.prompt_tokens if attempt else 0,
+            max_output_tokens=(attempt.destination.max_output_tokens or 0) if attempt else 0,
+            charged_tokens=attempt.destination.charged_tokens if attempt else 0,
+            queue_wait_seconds=waited_seconds,
         )
 
 

@@ -11,7 +11,6 @@ import binascii
 import functools
 import hashlib
 import re
-from dataclasses import dataclass
 
 import msgspec
 
@@ -33,16 +32,14 @@ _CERTIFICATE_FIELD = re.compile(r'\s*([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^;,"]*)([;,
 _MAX_CLAIMS_CHARACTERS = 32 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """A tenant and the tier it bought."""
 
     tenant: Tenant
     tier: Tier
 
 
-@dataclass(frozen=True, slots=True)
-class Unidentified:
+class Unidentified(msgspec.Struct, frozen=True):
     """Why nobody could be named: `missing_credential`, `invalid_credential` or `unknown_tenant`."""
 
     reason: str

@@ -7,7 +7,6 @@ The error objects are those of OpenAI's API and of Triton's; the reason is the s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import msgspec
 
@@ -15,8 +14,7 @@ from headgate.policy.model import Protocol
 from headgate.transport import StatusCode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """A no, and what the client needs to act on it.
 
     Attributes:

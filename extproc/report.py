@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+
+from msgspec.structs import asdict
 
 from extproc.events import Decision
 from headgate.logs import FIELDS

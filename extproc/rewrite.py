@@ -6,8 +6,6 @@ change is not rebuilt.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from extproc.headers import Headers
@@ -23,8 +21,7 @@ _INPUTS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TENSORS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
 
-@dataclass(frozen=True, slots=True)
-class Rewrite:
+class Rewrite(msgspec.Struct, frozen=True):
     """The new path and body; None where the client's own goes through as it is."""
 
     path: str | None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import quote, unquote
+
+import msgspec
 
 from headgate.policy.model import Protocol
 
@@ -22,8 +23,7 @@ class Operation(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """A method and path as parsed.
 
     Attributes:

@@ -7,9 +7,10 @@ policy: every limit comes with the question. Implementations: `headgate.store.me
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
+
+import msgspec
 
 
 class Scope(StrEnum):
@@ -21,8 +22,7 @@ class Scope(StrEnum):
     CLUSTER_TOKENS = "cluster_tokens"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseRequest:
+class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One atomic question: may this request run there now?
 
     Attributes:
@@ -39,11 +39,10 @@ class LeaseRequest:
     tier_limit: int | None = None
     cluster_limit: int | None = None
     cluster_token_limit: int | None = None
-    reserved: Mapping[str, float] = field(default_factory=dict)
+    reserved: Mapping[str, float] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True):
     """A granted request; `id` is unique in its store for ever."""
 
     id: int
@@ -51,16 +50,14 @@ class Lease:
     granted_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """The first scope that had no room, and when it may have some (seconds from now)."""
 
     scope: Scope
     retry_after_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What is in flight on one cluster."""
 
     requests: int

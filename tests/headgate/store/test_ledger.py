@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from headgate.store import Lease, LeaseRequest, Refused, Scope, Usage
 from headgate.store.ledger import MAX_RETRY_AFTER_SECONDS, MIN_RETRY_AFTER_SECONDS, Ledger

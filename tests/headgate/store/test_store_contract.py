@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from headgate.store import Lease, LeaseRequest, Refused, Scope, Store, Usage
 from headgate.store.memory import MemoryStore
