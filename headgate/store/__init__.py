@@ -69,11 +69,19 @@ def whole_share(share: float, limit: int) -> int:
     return int(share * limit + 1e-9)
 
 
-class Store(Protocol):
-    """Where leases live. Every method is one atomic step; a store that cannot answer raises `StoreUnavailable`."""
+TakeOutcome = Callable[[Lease | Refused | None], None]
+"""Told what became of a question, once; None: the store is unavailable."""
 
-    async def acquire(self, request: LeaseRequest) -> Lease | Refused:
-        """Take a slot in every scope the request names, or in none."""
+
+class Store(Protocol):
+    """Where leases live. Every method is one atomic step, on the event loop; none raises."""
+
+    def acquire(self, request: LeaseRequest, answer: TakeOutcome) -> None:
+        """Take a slot in every scope the request names, or in none, and tell `answer`.
+
+        At once, before this returns, if the store knows; a remote one tells later, and in any order. Nobody can take
+        a question back: the answer may come when the asker has gone, who then still has to release the lease.
+        """
 
     def release(self, lease: Lease) -> None:
         """Give the slots back. Releasing a lease a second time changes nothing.

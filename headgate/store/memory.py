@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from headgate.store import Lease, LeaseRequest, Refused, Scope, Usage
+from headgate.store import Lease, LeaseRequest, Scope, TakeOutcome, Usage
 from headgate.store.ledger import Ledger
 
 Clock = Callable[[], float]
@@ -19,9 +19,9 @@ class MemoryStore:
         self._ledger = Ledger()
         self._listeners: list[Callable[[Lease], None]] = []
 
-    async def acquire(self, request: LeaseRequest) -> Lease | Refused:
-        """Take a slot in every scope the request names, or in none."""
-        return self._ledger.acquire(request, self._clock())
+    def acquire(self, request: LeaseRequest, answer: TakeOutcome) -> None:
+        """Take a slot in every scope the request names, or in none; answers before it returns."""
+        answer(self._ledger.acquire(request, self._clock()))
 
     def release(self, lease: Lease) -> None:
         """Give the slots back. Releasing a lease a second time changes nothing."""

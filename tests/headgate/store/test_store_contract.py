@@ -21,6 +21,7 @@ async def memory_store() -> AsyncIterator[Store]:
     yield MemoryStore(time.monotonic)
 
 
+PATIENCE_SECONDS = 5.0
 STORES: list[StoreFactory] = [memory_store]
 REQUEST = LeaseRequest(tenant="acme", tier="premium", cluster="best", tokens=100)
 
@@ -31,14 +32,23 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
         yield store
 
 
+async def ask(store: Store, request: LeaseRequest) -> Lease | Refused | None:
+    """The store's one answer, whenever it comes."""
+    answered: asyncio.Future[Lease | Refused | None] = asyncio.get_running_loop().create_future()
+    # A second answer would be an InvalidStateError here.
+    store.acquire(request, answered.set_result)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        return await answered
+
+
 async def granted(store: Store, request: LeaseRequest = REQUEST) -> Lease:
-    answer = await store.acquire(request)
+    answer = await ask(store, request)
     assert isinstance(answer, Lease)
     return answer
 
 
 async def refused(store: Store, request: LeaseRequest) -> Refused:
-    answer = await store.acquire(request)
+    answer = await ask(store, request)
     assert isinstance(answer, Refused)
     return answer
 
@@ -129,7 +139,7 @@ async def test_every_listener_hears_of_a_release_when_the_slot_is_free(store: St
 async def test_questions_asked_at_once_never_get_more_than_there_is(store: Store) -> None:
     request = replace(REQUEST, cluster_limit=7)
 
-    answers = await asyncio.gather(*(store.acquire(request) for _ in range(50)))
+    answers = await asyncio.gather(*(ask(store, request) for _ in range(50)))
 
     leases = [answer for answer in answers if isinstance(answer, Lease)]
     assert len(leases) == 7
