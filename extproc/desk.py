@@ -1,18 +1,22 @@
 """The admission desk: puts an exchange's questions to the store, and keeps those who wait for an answer.
 
-A release wakes the desk, which asks again for those it may concern, in the queue's order; nothing polls.
+A release wakes the desk, which asks again for those it may concern, in the queue's order; nothing polls, and nobody
+who waits costs a task.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 
 from extproc.events import AcquireLease, JoinQueue, LeaseGranted, LeaseRefused, StoreFailed
 from extproc.queue import FairQueue, Waiter
-from headgate.errors import StoreUnavailable
 from headgate.store import Lease, Refused, Scope, Store
 
 Answer = LeaseGranted | LeaseRefused | StoreFailed
+TakeAnswer = Callable[[Answer], None]
+"""Told the answer, once. It may not raise: others are served in the same turn."""
 _RETRY_AFTER_SECONDS = 1.0
 """For a refusal that the store, which knows how long leases are held, was not asked about."""
 
@@ -23,27 +27,26 @@ class AdmissionDesk:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.queue = FairQueue()
-        self._waiting: dict[int, asyncio.Future[Lease]] = {}
+        self._waiting: dict[int, Waiting] = {}
         self._due: set[str] = set()
-        self._dispatching: asyncio.Task[None] | None = None
+        self._is_dispatch_due = False
+        self._open_offer: _Offer | None = None
         self._releases = 0
         store.on_release(self._on_release)
 
-    async def acquire(self, effect: AcquireLease) -> Answer:
-        """Ask once; without asking, no to a request that would pass one that waits."""
+    def acquire(self, effect: AcquireLease, answer: TakeAnswer) -> None:
+        """Ask once; without asking, no to a request that would pass one that waits.
+
+        An answer of the store's comes when the store has it, even to one who has left: a lease is then to be released.
+        """
         cluster = effect.request.cluster
         if cluster is not None and self.queue.has_claim(cluster, effect.priority):
-            return LeaseRefused(Scope.CLUSTER, _RETRY_AFTER_SECONDS)
-        try:
-            answer = await self._store.acquire(effect.request)
-        except StoreUnavailable:
-            return StoreFailed()
-        if isinstance(answer, Refused):
-            return LeaseRefused(answer.scope, answer.retry_after_seconds)
-        return LeaseGranted(answer)
+            answer(LeaseRefused(Scope.CLUSTER, _RETRY_AFTER_SECONDS))
+            return
+        self._store.acquire(effect.request, lambda outcome: answer(_as_answer(outcome)))
 
-    async def wait(self, effect: JoinQueue) -> Answer:
-        """Wait for a slot. Cancelling leaves the queue at once and takes no slot."""
+    def wait(self, effect: JoinQueue, answer: TakeAnswer) -> Waiting | None:
+        """Wait for a slot; None when the queue is full, and `answer` has been told."""
         loop = asyncio.get_running_loop()
         waiter = self.queue.join(
             effect.request,
@@ -54,38 +57,39 @@ class AdmissionDesk:
             now=loop.time(),
         )
         if waiter is None:
-            return LeaseRefused(effect.scope, _RETRY_AFTER_SECONDS, queue_reason="queue_full")
-        granted: asyncio.Future[Lease] = loop.create_future()
-        self._waiting[waiter.ticket] = granted
-        # Something may have been released between the refusal and now.
+            answer(LeaseRefused(effect.scope, _RETRY_AFTER_SECONDS, queue_reason="queue_full"))
+            return None
+        # Something may have been released between the refusal and now: asked before the time is up, however short.
         self._ask_again(effect.request.cluster or "")
-        try:
-            await asyncio.wait({granted}, timeout=effect.max_wait_seconds)
-        except asyncio.CancelledError:
-            self._forget(waiter)
-            if granted.done():
-                # Granted in the very turn the client left: nobody will use the slot.
-                self.release(granted.result())
-            raise
-        self._forget(waiter)
-        waited_seconds = loop.time() - waiter.joined_at
-        if granted.done():
-            return LeaseGranted(granted.result(), waited_seconds)
-        return LeaseRefused(
-            effect.scope, _RETRY_AFTER_SECONDS, queue_reason=effect.give_up_reason, waited_seconds=waited_seconds
-        )
+        timer = loop.call_later(effect.max_wait_seconds, self._give_up, waiter.ticket, effect)
+        waiting = self._waiting[waiter.ticket] = Waiting(self, waiter, answer, timer)
+        return waiting
 
     def release(self, lease: Lease) -> None:
         """Give a slot back."""
         self._store.release(lease)
 
-    def _forget(self, waiter: Waiter) -> None:
-        was_in_line = waiter.ticket in self._waiting
+    def forget(self, waiter: Waiter) -> None:
+        """Take one who leaves out of the queue; without effect for one who was served or told no."""
+        if self._waiting.pop(waiter.ticket, None) is None:
+            return
         self.queue.leave(waiter)
-        self._waiting.pop(waiter.ticket, None)
-        if was_in_line and self.queue.depth(waiter.request.cluster or ""):
+        cluster = waiter.request.cluster or ""
+        if self.queue.depth(cluster):
             # Room kept together for one who has left is for those behind it.
-            self._ask_again(waiter.request.cluster or "")
+            self._ask_again(cluster)
+
+    def _give_up(self, ticket: int, effect: JoinQueue) -> None:
+        waiting = self._waiting[ticket]
+        self.forget(waiting.waiter)
+        waiting.answer(
+            LeaseRefused(
+                effect.scope,
+                _RETRY_AFTER_SECONDS,
+                queue_reason=effect.give_up_reason,
+                waited_seconds=_now() - waiting.waiter.joined_at,
+            )
+        )
 
     def _on_release(self, lease: Lease) -> None:
         self._releases += 1
@@ -94,33 +98,91 @@ class AdmissionDesk:
 
     def _ask_again(self, cluster: str) -> None:
         self._due.add(cluster)
-        if self._dispatching is None or self._dispatching.done():
-            self._dispatching = asyncio.get_running_loop().create_task(self._dispatch())
+        if not self._is_dispatch_due:
+            self._is_dispatch_due = True
+            # Not now: all that is released in this turn is handed out in one go, and never inside a release.
+            asyncio.get_running_loop().call_soon(self._dispatch)
 
-    async def _dispatch(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _dispatch(self) -> None:
+        """Offer a slot to one after another; goes on in `_settle` when the store takes its time."""
+        self._is_dispatch_due = False
+        while self._open_offer is None and (waiter := self._next()) is not None:
+            offer = _Offer(waiter, self._releases)
+            self._store.acquire(waiter.request, partial(self._settle, offer))
+            if not offer.is_settled:
+                self._open_offer = offer
+
+    def _next(self) -> Waiter | None:
         while self._due:
-            cluster = self._due.pop()
-            while (waiter := self.queue.next(cluster, loop.time())) is not None:
-                if not await self._offer(waiter, loop.time()):
-                    break
+            cluster = next(iter(self._due))
+            waiter = self.queue.next(cluster, _now())
+            if waiter is not None:
+                return waiter
+            self._due.discard(cluster)
+        return None
 
-    async def _offer(self, waiter: Waiter, now: float) -> bool:
-        """Ask for the one whose turn it is; False when the store gives no answer."""
-        releases_before = self._releases
-        try:
-            answer = await self._store.acquire(waiter.request)
-        except StoreUnavailable:
-            return False
-        if isinstance(answer, Refused):
-            # A no from before a release says nothing about now.
-            if self._releases == releases_before:
-                self.queue.refused(waiter, answer.scope, now)
-            return True
-        granted = self._waiting.get(waiter.ticket)
-        if granted is None or granted.done():
-            self.release(answer)
-        else:
-            self.queue.granted(waiter)
-            granted.set_result(answer)
-        return True
+    def _settle(self, offer: _Offer, outcome: Lease | Refused | None) -> None:
+        offer.is_settled = True
+        waiter = offer.waiter
+        # A no from before a release says nothing about now.
+        is_current = self._releases == offer.releases_before
+        if isinstance(outcome, Lease):
+            self._grant(waiter, outcome)
+        elif outcome is None:
+            if is_current:
+                self._due.discard(waiter.request.cluster or "")
+        elif is_current:
+            self.queue.refused(waiter, outcome.scope, _now())
+        if self._open_offer is offer:
+            self._open_offer = None
+            self._dispatch()
+
+    def _grant(self, waiter: Waiter, lease: Lease) -> None:
+        waiting = self._waiting.pop(waiter.ticket, None)
+        if waiting is None:
+            # Left while the store made up its mind.
+            self.release(lease)
+            return
+        self.queue.granted(waiter)
+        waiting.timer.cancel()
+        waiting.answer(LeaseGranted(lease, _now() - waiter.joined_at))
+
+
+class Waiting:
+    """One place in the queue."""
+
+    __slots__ = ("_desk", "answer", "timer", "waiter")
+
+    def __init__(self, desk: AdmissionDesk, waiter: Waiter, answer: TakeAnswer, timer: asyncio.TimerHandle) -> None:
+        self._desk = desk
+        self.waiter = waiter
+        self.answer = answer
+        self.timer = timer
+
+    def leave(self) -> None:
+        """Leave at once: no slot is taken any more, and no answer comes. Afterwards without effect."""
+        self.timer.cancel()
+        self._desk.forget(self.waiter)
+
+
+class _Offer:
+    """A question put to the store for one who waits."""
+
+    __slots__ = ("is_settled", "releases_before", "waiter")
+
+    def __init__(self, waiter: Waiter, releases_before: int) -> None:
+        self.waiter = waiter
+        self.releases_before = releases_before
+        self.is_settled = False
+
+
+def _as_answer(outcome: Lease | Refused | None) -> Answer:
+    if outcome is None:
+        return StoreFailed()
+    if isinstance(outcome, Refused):
+        return LeaseRefused(outcome.scope, outcome.retry_after_seconds)
+    return LeaseGranted(outcome)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

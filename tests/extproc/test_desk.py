@@ -10,9 +10,8 @@ import pytest
 
 from extproc.desk import AdmissionDesk, Answer
 from extproc.events import AcquireLease, JoinQueue, LeaseGranted, LeaseRefused, StoreFailed
-from headgate.errors import StoreUnavailable
 from headgate.policy.model import Queue
-from headgate.store import Lease, LeaseRequest, Refused, Scope
+from headgate.store import Lease, LeaseRequest, Scope, TakeOutcome
 from headgate.store.memory import MemoryStore
 
 FOR_EVER = 3600.0
@@ -47,6 +46,36 @@ async def settle(until: Callable[[], bool] = lambda: False) -> None:
         await asyncio.sleep(0)
 
 
+async def asked(desk: AdmissionDesk, request: LeaseRequest) -> Answer:
+    """The desk's one answer to a question."""
+    answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    desk.acquire(AcquireLease(request, 0), answered.set_result)
+    return await answered
+
+
+class Place:
+    """One who waits: the answer, when it comes; a second one would be an InvalidStateError."""
+
+    def __init__(self, desk: AdmissionDesk, effect: JoinQueue) -> None:
+        self.answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting = desk.wait(effect, self.answered.set_result)
+
+    def leave(self) -> None:
+        assert self._waiting is not None
+        self._waiting.leave()
+
+    @property
+    def has_left(self) -> bool:
+        """Whether no answer has come; to be asked when none can come any more."""
+        return not self.answered.done()
+
+    @property
+    def lease(self) -> Lease:
+        answer = self.answered.result()
+        assert isinstance(answer, LeaseGranted)
+        return answer.lease
+
+
 class Desk:
     """A desk over a memory store, and who waits at it."""
 
@@ -56,19 +85,18 @@ class Desk:
         self.served: list[str] = []
 
     async def hold(self, request: LeaseRequest) -> Lease:
-        answer = await self.desk.acquire(AcquireLease(request, 0))
+        answer = await asked(self.desk, request)
         assert isinstance(answer, LeaseGranted)
         return answer.lease
 
-    async def wait(self, name: str, effect: JoinQueue) -> asyncio.Task[Answer]:
+    def wait(self, name: str, effect: JoinQueue) -> Place:
         """Stand in the queue under a name that shows in `served` when a slot is granted."""
-        task = asyncio.create_task(self.desk.wait(effect))
-        task.add_done_callback(lambda done: self._note(name, done))
-        await asyncio.sleep(0)
-        return task
+        place = Place(self.desk, effect)
+        place.answered.add_done_callback(lambda done: self._note(name, done.result()))
+        return place
 
-    def _note(self, name: str, done: asyncio.Task[Answer]) -> None:
-        if not done.cancelled() and isinstance(done.result(), LeaseGranted):
+    def _note(self, name: str, answer: Answer) -> None:
+        if isinstance(answer, LeaseGranted):
             self.served.append(name)
 
     def in_flight(self, cluster: str = "best") -> int:
@@ -80,17 +108,11 @@ def desk() -> Desk:
     return Desk()
 
 
-def lease_of(task: asyncio.Task[Answer]) -> Lease:
-    answer = task.result()
-    assert isinstance(answer, LeaseGranted)
-    return answer.lease
-
-
 # asking once
 
 
 async def test_a_free_slot_is_granted_at_once(desk: Desk) -> None:
-    answer = await desk.desk.acquire(AcquireLease(asking(), 0))
+    answer = await asked(desk.desk, asking())
 
     assert isinstance(answer, LeaseGranted)
     assert (answer.lease.request, answer.waited_seconds) == (asking(), 0.0)
@@ -99,7 +121,7 @@ async def test_a_free_slot_is_granted_at_once(desk: Desk) -> None:
 async def test_a_full_scope_is_named(desk: Desk) -> None:
     await desk.hold(asking())
 
-    assert await desk.desk.acquire(AcquireLease(asking(), 0)) == LeaseRefused(Scope.CLUSTER, 1.0)
+    assert await asked(desk.desk, asking()) == LeaseRefused(Scope.CLUSTER, 1.0)
 
 
 # being served
@@ -107,10 +129,10 @@ async def test_a_full_scope_is_named(desk: Desk) -> None:
 
 async def test_a_release_serves_the_waiter(desk: Desk) -> None:
     held = await desk.hold(asking())
-    waiting = await desk.wait("waiter", joining(asking()))
+    waiting = desk.wait("waiter", joining(asking()))
 
     desk.desk.release(held)
-    answer = await waiting
+    answer = await waiting.answered
 
     assert isinstance(answer, LeaseGranted)
     assert answer.waited_seconds > 0.0
@@ -120,7 +142,7 @@ async def test_a_release_serves_the_waiter(desk: Desk) -> None:
 async def test_one_release_serves_one_waiter(desk: Desk) -> None:
     held = await desk.hold(asking())
     for name in "ab":
-        await desk.wait(name, joining(asking()))
+        desk.wait(name, joining(asking()))
 
     desk.desk.release(held)
     await settle()
@@ -131,7 +153,7 @@ async def test_one_release_serves_one_waiter(desk: Desk) -> None:
 async def test_two_releases_in_one_turn_serve_two_waiters(desk: Desk) -> None:
     held = [await desk.hold(asking(cluster_limit=2)) for _ in range(2)]
     for name in "abc":
-        await desk.wait(name, joining(asking(cluster_limit=2)))
+        desk.wait(name, joining(asking(cluster_limit=2)))
 
     for lease in held:
         desk.desk.release(lease)
@@ -144,22 +166,22 @@ async def test_a_slot_goes_to_the_better_tier_and_within_it_to_who_came_first(de
     held = await desk.hold(asking())
     waiting = {}
     for name, priority in (("c1", 2), ("b1", 1), ("a1", 0), ("b2", 1), ("a2", 0)):
-        waiting[name] = await desk.wait(name, joining(asking(tier=name[0]), priority=priority))
+        waiting[name] = desk.wait(name, joining(asking(tier=name[0]), priority=priority))
 
     desk.desk.release(held)
     for expected in ("a1", "a2", "b1", "b2", "c1"):
         await settle(lambda: bool(desk.served))
         assert desk.served == [expected]
         desk.served.clear()
-        desk.desk.release(lease_of(waiting[expected]))
+        desk.desk.release(waiting[expected].lease)
 
     assert (desk.in_flight(), desk.desk.queue.depths()) == (0, {})
 
 
 async def test_a_release_serves_only_those_it_helps(desk: Desk) -> None:
     best, fast = await desk.hold(asking()), await desk.hold(asking(cluster="fast"))
-    await desk.wait("best", joining(asking()))
-    await desk.wait("fast", joining(asking(cluster="fast"), priority=1))
+    desk.wait("best", joining(asking()))
+    desk.wait("fast", joining(asking(cluster="fast"), priority=1))
 
     desk.desk.release(fast)
     await settle()
@@ -183,8 +205,8 @@ async def test_a_release_serves_only_those_it_helps(desk: Desk) -> None:
 async def test_no_waiter_stands_behind_one_who_waits_for_something_else(desk: Desk, blocked: dict[str, Any]) -> None:
     held = await desk.hold(asking())
     for _ in range(3):
-        await desk.wait("blocked", joining(asking(**blocked)))
-    await desk.wait("behind", joining(asking(), priority=5))
+        desk.wait("blocked", joining(asking(**blocked)))
+    desk.wait("behind", joining(asking(), priority=5))
 
     desk.desk.release(held)
     await settle()
@@ -195,8 +217,8 @@ async def test_no_waiter_stands_behind_one_who_waits_for_something_else(desk: De
 async def test_what_is_full_for_one_tier_may_be_free_for_another(desk: Desk) -> None:
     reserved = {"premium": 0.5}
     held = await desk.hold(asking(tier="batch", cluster_limit=2, reserved=reserved))
-    await desk.wait("batch", joining(asking(tier="batch", cluster_limit=2, reserved=reserved)))
-    await desk.wait("premium", joining(asking(cluster_limit=2, reserved=reserved), priority=5))
+    desk.wait("batch", joining(asking(tier="batch", cluster_limit=2, reserved=reserved)))
+    desk.wait("premium", joining(asking(cluster_limit=2, reserved=reserved), priority=5))
 
     other = await desk.hold(asking(cluster="fast"))
     desk.desk.release(other)
@@ -212,74 +234,105 @@ async def test_one_refused_just_before_a_release_is_not_left_waiting_for_the_nex
     held = await desk.hold(asking())
 
     # The release comes between the refusal and the wait, and finds nobody waiting yet.
-    assert isinstance(await desk.desk.acquire(AcquireLease(asking(), 0)), LeaseRefused)
+    assert isinstance(await asked(desk.desk, asking()), LeaseRefused)
     desk.store.release(held)
-    waiting = asyncio.create_task(desk.desk.wait(joining(asking())))
-    await settle(waiting.done)
+    waiting = Place(desk.desk, joining(asking()))
+    await settle(waiting.answered.done)
 
-    assert isinstance(lease_of(waiting), Lease)
+    assert isinstance(waiting.lease, Lease)
 
 
 # leaving
 
 
-async def test_a_cancelled_waiter_is_gone_at_once_and_takes_no_slot(desk: Desk) -> None:
+async def test_a_waiter_who_leaves_is_gone_at_once_and_takes_no_slot(desk: Desk) -> None:
     held = await desk.hold(asking())
-    leaving = await desk.wait("leaving", joining(asking()))
-    await desk.wait("staying", joining(asking()))
+    leaving = desk.wait("leaving", joining(asking()))
+    desk.wait("staying", joining(asking()))
 
-    leaving.cancel()
-    await settle(leaving.done)
+    leaving.leave()
     assert desk.desk.queue.depth("best") == 1
 
     desk.desk.release(held)
     await settle()
-    assert (desk.served, desk.in_flight()) == (["staying"], 1)
+    assert (desk.served, desk.in_flight(), leaving.has_left) == (["staying"], 1, True)
 
 
 @pytest.mark.parametrize("turns_between", range(6))
 async def test_a_slot_granted_around_the_turn_its_waiter_leaves_is_never_lost(desk: Desk, turns_between: int) -> None:
     held = await desk.hold(asking())
-    leaving = await desk.wait("leaving", joining(asking()))
-    staying = await desk.wait("staying", joining(asking()))
+    leaving = desk.wait("leaving", joining(asking()))
+    staying = desk.wait("staying", joining(asking()))
 
     desk.desk.release(held)
     for _ in range(turns_between):
         await asyncio.sleep(0)
-    leaving.cancel()
+    leaving.leave()
     await settle()
 
-    if not leaving.cancelled():
-        desk.desk.release(lease_of(leaving))
+    if not leaving.has_left:
+        desk.desk.release(leaving.lease)
         await settle()
-    desk.desk.release(lease_of(staying))
+    desk.desk.release(staying.lease)
     assert (desk.in_flight(), desk.desk.queue.depth("best")) == (0, 0)
 
 
-async def test_a_slot_granted_in_the_turn_of_the_cancellation_is_given_back(desk: Desk) -> None:
+async def test_leaving_after_the_answer_or_twice_changes_nothing(desk: Desk) -> None:
     held = await desk.hold(asking())
-    leaving = await desk.wait("leaving", joining(asking()))
+    served, leaving = (desk.wait(name, joining(asking())) for name in ("served", "leaving"))
+    leaving.leave()
 
     desk.desk.release(held)
-    await settle(lambda: desk.in_flight() == 1)
-    assert not leaving.done()
-    leaving.cancel()
-    await settle(leaving.done)
+    await settle(served.answered.done)
+    for place in (served, leaving):
+        place.leave()
+    await settle()
 
-    assert leaving.cancelled()
-    await settle(lambda: desk.in_flight() == 0)
-    assert desk.in_flight() == 0
+    assert (desk.in_flight(), desk.served, leaving.has_left) == (1, ["served"], True)
 
 
 async def test_leaving_before_the_first_turn_leaves_nothing_behind(desk: Desk) -> None:
+    held = await desk.hold(asking())
+    waiting = Place(desk.desk, joining(asking()))
+
+    waiting.leave()
+    desk.desk.release(held)
+    await settle()
+
+    assert waiting.has_left
+    assert (desk.desk.queue.depth("best"), desk.in_flight()) == (0, 0)
+
+
+async def test_nobody_is_served_inside_a_release(desk: Desk) -> None:
+    held = await desk.hold(asking())
+    waiting = desk.wait("waiting", joining(asking()))
+
+    desk.desk.release(held)
+
+    assert not waiting.answered.done()
+    await settle(waiting.answered.done)
+    assert desk.in_flight() == 1
+
+
+async def test_who_comes_between_a_release_and_its_dispatch_does_not_pass_who_waits(desk: Desk) -> None:
+    held = await desk.hold(asking())
+    waiting = desk.wait("waiting", joining(asking()))
+
+    desk.desk.release(held)
+    newcomer = await asked(desk.desk, asking())
+
+    assert newcomer == LeaseRefused(Scope.CLUSTER, 1.0)
+    await settle(waiting.answered.done)
+    assert isinstance(waiting.lease, Lease)
+
+
+async def test_ten_thousand_who_wait_cost_no_task(desk: Desk) -> None:
     await desk.hold(asking())
-    waiting = asyncio.create_task(desk.desk.wait(joining(asking())))
 
-    waiting.cancel()
-    await settle(waiting.done)
+    for _ in range(10_000):
+        desk.wait("waiting", joining(asking(), depth=10_000))
 
-    assert waiting.cancelled()
-    assert desk.desk.queue.depth("best") == 0
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 # bounds
@@ -287,16 +340,19 @@ async def test_leaving_before_the_first_turn_leaves_nothing_behind(desk: Desk) -
 
 async def test_a_full_queue_refuses_at_once(desk: Desk) -> None:
     await desk.hold(asking())
-    await desk.wait("first", joining(asking(), depth=1))
+    desk.wait("first", joining(asking(), depth=1))
+    answers: list[Answer] = []
 
-    assert await desk.desk.wait(joining(asking(), depth=1)) == LeaseRefused(Scope.CLUSTER, 1.0, "queue_full")
+    assert desk.desk.wait(joining(asking(), depth=1), answers.append) is None
+
+    assert answers == [LeaseRefused(Scope.CLUSTER, 1.0, "queue_full")]
     assert desk.desk.queue.depth("best") == 1
 
 
 async def test_a_wait_ends_when_the_tier_says_so_and_leaves_the_queue(desk: Desk) -> None:
     held = await desk.hold(asking())
 
-    answer = await desk.desk.wait(joining(asking(), max_wait_seconds=0.01))
+    answer = await desk.wait("waiting", joining(asking(), max_wait_seconds=0.01)).answered
 
     assert isinstance(answer, LeaseRefused)
     assert (answer.scope, answer.queue_reason) == (Scope.CLUSTER, "queue_timeout")
@@ -307,6 +363,12 @@ async def test_a_wait_ends_when_the_tier_says_so_and_leaves_the_queue(desk: Desk
     assert desk.in_flight() == 0
 
 
+async def test_who_waits_no_time_at_all_is_asked_for_once_more(desk: Desk) -> None:
+    waiting = desk.wait("waiting", joining(asking(), max_wait_seconds=0.0))
+
+    assert isinstance(await waiting.answered, LeaseGranted)
+
+
 # the store
 
 
@@ -315,58 +377,168 @@ class FailingStore(MemoryStore):
 
     is_down = True
 
-    async def acquire(self, request: LeaseRequest) -> Lease | Refused:
+    def acquire(self, request: LeaseRequest, answer: TakeOutcome) -> None:
         if self.is_down:
-            raise StoreUnavailable
-        return await super().acquire(request)
+            answer(None)
+        else:
+            super().acquire(request, answer)
 
 
 async def test_a_store_without_an_answer_is_an_answer() -> None:
     desk = AdmissionDesk(FailingStore(lambda: 0.0))
 
-    assert await desk.acquire(AcquireLease(asking(), 0)) == StoreFailed()
+    assert await asked(desk, asking()) == StoreFailed()
 
 
 async def test_waiters_outlast_a_store_that_fails_for_a_while() -> None:
     store = FailingStore(lambda: 0.0)
     store.is_down = False
     desk = AdmissionDesk(store)
-    held = [await desk.acquire(AcquireLease(asking(cluster_limit=2), 0)) for _ in range(2)]
-    waiting = asyncio.create_task(desk.wait(joining(asking(cluster_limit=2))))
-    await asyncio.sleep(0)
+    held = [await asked(desk, asking(cluster_limit=2)) for _ in range(2)]
+    waiting = Place(desk, joining(asking(cluster_limit=2)))
     first, second = (answer.lease for answer in held if isinstance(answer, LeaseGranted))
 
     store.is_down = True
     desk.release(first)
     await settle()
-    assert not waiting.done()
+    assert not waiting.answered.done()
 
     store.is_down = False
     desk.release(second)
-    await settle(waiting.done)
-    assert isinstance(lease_of(waiting), Lease)
+    await settle(waiting.answered.done)
+    assert isinstance(waiting.lease, Lease)
 
 
-async def test_a_slot_granted_to_one_who_left_while_the_store_answered_goes_to_the_next() -> None:
-    class SlowStore(MemoryStore):
-        async def acquire(self, request: LeaseRequest) -> Lease | Refused:
-            answer = await super().acquire(request)
-            for _ in range(5):
-                await asyncio.sleep(0)
-            return answer
+class RemoteStore(MemoryStore):
+    """Decides at once and answers when the test says so, as a store across a network may."""
 
-    store = SlowStore(lambda: 0.0)
+    def __init__(self) -> None:
+        super().__init__(lambda: 0.0)
+        self.is_away = False
+        self.on_the_way: list[Callable[[], None]] = []
+
+    def acquire(self, request: LeaseRequest, answer: TakeOutcome) -> None:
+        if self.is_away:
+            self.on_the_way.append(lambda: answer(None))
+        else:
+            super().acquire(request, lambda outcome: self.on_the_way.append(lambda: answer(outcome)))
+
+    def deliver(self) -> None:
+        """Everything that is on the way arrives."""
+        arriving, self.on_the_way = self.on_the_way, []
+        for arrive in arriving:
+            arrive()
+
+    def in_use(self) -> int:
+        return self.in_flight(Scope.CLUSTER, "best")
+
+
+class RemoteDesk:
+    """A desk over a remote store whose one slot is held."""
+
+    def __init__(self) -> None:
+        self.store = RemoteStore()
+        self.desk = AdmissionDesk(self.store)
+        answers: list[Answer] = []
+        self.desk.acquire(AcquireLease(asking(), 0), answers.append)
+        assert answers == []
+        self.store.deliver()
+        [granted] = answers
+        assert isinstance(granted, LeaseGranted)
+        self.held = granted.lease
+
+    async def arrived(self) -> None:
+        """All answers, and the questions they lead to, have come and gone."""
+        for _ in range(TURNS):
+            self.store.deliver()
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def remote() -> RemoteDesk:
+    return RemoteDesk()
+
+
+async def test_a_slot_granted_to_one_who_left_while_the_store_answered_goes_to_the_next(remote: RemoteDesk) -> None:
+    leaving, staying = (Place(remote.desk, joining(asking())) for _ in range(2))
+    await remote.arrived()
+    remote.desk.release(remote.held)
+    await settle(lambda: remote.store.in_use() == 1)
+
+    leaving.leave()
+    assert not staying.answered.done()
+    await remote.arrived()
+
+    assert leaving.has_left
+    remote.desk.release(staying.lease)
+    assert remote.store.in_use() == 0
+
+
+async def test_a_no_from_before_a_release_says_nothing_about_now(remote: RemoteDesk) -> None:
+    waiting = Place(remote.desk, joining(asking()))
+    await settle(lambda: bool(remote.store.on_the_way))
+
+    remote.desk.release(remote.held)
+    remote.store.deliver()
+    await remote.arrived()
+
+    assert isinstance(waiting.lease, Lease)
+
+
+async def test_a_store_that_was_away_before_a_release_is_asked_again_after_it(remote: RemoteDesk) -> None:
+    remote.store.is_away = True
+    waiting = Place(remote.desk, joining(asking()))
+    await settle(lambda: bool(remote.store.on_the_way))
+
+    remote.store.is_away = False
+    remote.desk.release(remote.held)
+    await remote.arrived()
+
+    assert isinstance(waiting.lease, Lease)
+
+
+async def test_one_question_is_open_at_a_time_for_those_who_wait(remote: RemoteDesk) -> None:
+    for cluster in ("best", "fast", "tiny"):
+        Place(remote.desk, joining(asking(cluster=cluster)))
+    await settle()
+
+    assert len(remote.store.on_the_way) == 1
+
+
+async def test_who_gives_up_while_the_store_answers_gets_one_answer_and_no_slot(remote: RemoteDesk) -> None:
+    remote.desk.release(remote.held)
+    waiting = Place(remote.desk, joining(asking(), max_wait_seconds=0.01))
+
+    answer = await waiting.answered
+    await remote.arrived()
+
+    assert isinstance(answer, LeaseRefused)
+    assert answer.queue_reason == "queue_timeout"
+    assert remote.store.in_use() == 0
+
+
+async def test_a_store_with_a_bug_does_not_stop_those_who_wait_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(MemoryStore):
+        is_broken = False
+
+        def acquire(self, request: LeaseRequest, answer: TakeOutcome) -> None:
+            if self.is_broken:
+                raise ZeroDivisionError
+            super().acquire(request, answer)
+
+    store = Broken(lambda: 0.0)
     desk = AdmissionDesk(store)
-    held = await desk.acquire(AcquireLease(asking(), 0))
-    assert isinstance(held, LeaseGranted)
-    leaving, staying = (asyncio.create_task(desk.wait(joining(asking()))) for _ in range(2))
-    await asyncio.sleep(0)
+    held = [await asked(desk, asking(cluster_limit=2)) for _ in range(2)]
+    first, second = (answer.lease for answer in held if isinstance(answer, LeaseGranted))
+    waiting = Place(desk, joining(asking(cluster_limit=2)))
+    await settle()
 
-    desk.release(held.lease)
-    await settle(lambda: store.in_flight(Scope.CLUSTER, "best") == 1)
-    leaving.cancel()
-    await settle(staying.done)
+    store.is_broken = True
+    desk.release(first)
+    await settle()
+    store.is_broken = False
+    desk.release(second)
+    await settle(waiting.answered.done)
 
-    assert leaving.cancelled()
-    desk.release(lease_of(staying))
-    assert store.in_flight(Scope.CLUSTER, "best") == 0
+    assert isinstance(waiting.lease, Lease)
+    assert [record.name for record in caplog.records] == ["asyncio"]
