@@ -1,4 +1,4 @@
-"""The service behind the real gRPC server, asked by a real gRPC client: the stream of a request is its lease."""
+"""The service behind each real gRPC server, asked by a real gRPC client: the stream of a request is its lease."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import grpc.aio
 import pytest
 import pytest_asyncio
 
+from extproc import conversation
 from extproc.desk import AdmissionDesk
-from extproc.events import Decision, Verdict
+from extproc.events import Decision, Reply, Verdict
 from extproc.queue import FairQueue
 from extproc.routing import Signals
 from extproc.service import ExtProcService
 from extproc.signals import ClusterSignals
-from headgate.errors import StoreUnavailable
 from headgate.pb import ext_proc_pb2 as pb
 from headgate.policy.model import Capacity, OnStoreFailure, Policy, Queue, TenantLimits
-from headgate.store import Lease, LeaseRequest, Refused, Scope
+from headgate.store import LeaseRequest, Scope, TakeOutcome
 from headgate.store.memory import MemoryStore
-from headgate.transport.grpcio import GrpcioServer
+from headgate.transport import Server
 
 # grpcio's poller outlives a test, so its event loop has to.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -109,7 +109,9 @@ class Stream:
 class Sidecar:
     """A served ExtProcService and a client of it."""
 
-    def __init__(self, policy: Policy, store: MemoryStore, signals: Signals | None) -> None:
+    def __init__(
+        self, policy: Policy, store: MemoryStore, signals: Signals | None, new_server: Callable[..., Server]
+    ) -> None:
         self.policies = [policy]
         self.store = store
         self.decisions: list[Decision] = []
@@ -121,7 +123,7 @@ class Sidecar:
             report=lambda decision, seconds: self.report(decision, seconds),
             clock=time.perf_counter,
         )
-        self.server = GrpcioServer("127.0.0.1:0", [self.service.service()], max_message_bytes=1 << 20)
+        self.server = new_server("127.0.0.1:0", [self.service.service()], max_message_bytes=1 << 20)
         self.channel: grpc.aio.Channel
 
     def report(self, decision: Decision, seconds: float) -> None:
@@ -147,13 +149,13 @@ START = Callable[..., Any]
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def start(policy: Policy) -> AsyncIterator[START]:
+async def start(policy: Policy, new_server: Callable[..., Server]) -> AsyncIterator[START]:
     running: list[Sidecar] = []
 
     async def start(
         changed: Policy = policy, *, store: MemoryStore | None = None, signals: Signals | None = None
     ) -> Sidecar:
-        sidecar = Sidecar(changed, store or MemoryStore(time.monotonic), signals)
+        sidecar = Sidecar(changed, store or MemoryStore(time.monotonic), signals, new_server)
         address = await sidecar.server.start()
         sidecar.channel = grpc.aio.insecure_channel(address)
         running.append(sidecar)
@@ -548,11 +550,11 @@ async def test_a_store_that_fails_unforeseen_is_a_503_and_the_next_request_is_se
     class Store(MemoryStore):
         failures = 1
 
-        async def acquire(self, request: LeaseRequest) -> Lease | Refused:
+        def acquire(self, request: LeaseRequest, answer: TakeOutcome) -> None:
             if self.failures:
                 self.failures -= 1
                 raise ConnectionResetError
-            return await super().acquire(request)
+            super().acquire(request, answer)
 
     sidecar = await start(store=Store(time.monotonic))
     first, second = sidecar.open(), sidecar.open()
@@ -571,8 +573,8 @@ async def test_a_store_that_is_away_is_answered_as_the_policy_says(
     start: START, policy: Policy, on_failure: OnStoreFailure, expected: str
 ) -> None:
     class Away(MemoryStore):
-        async def acquire(self, request: LeaseRequest) -> Lease | Refused:
-            raise StoreUnavailable
+        def acquire(self, request: LeaseRequest, answer: TakeOutcome) -> None:
+            answer(None)
 
     sidecar = await start(replace(policy, on_store_failure=on_failure), store=Away(time.monotonic))
     stream = sidecar.open()
@@ -617,3 +619,40 @@ async def test_a_report_that_fails_costs_the_client_nothing(sidecar: Sidecar, ca
     assert await stream.status() is grpc.StatusCode.OK
     await sidecar.is_idle()
     assert failures(caplog) == ["a decision failed"]
+
+
+async def test_a_decision_and_its_report_that_both_fail_are_still_a_503(
+    start: START, policy: Policy, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(ClusterSignals):
+        def in_flight(self, scope: Scope, name: str) -> int:
+            raise ZeroDivisionError
+
+    def fail(decision: Decision, seconds: float) -> None:
+        raise OSError
+
+    sidecar = await start(signals=Broken(lambda: policy, MemoryStore(time.monotonic), FairQueue()))
+    sidecar.report = fail  # type: ignore[method-assign]
+    stream = sidecar.open()
+
+    assert refusal_of(await stream.ask(headers("hobby"))) == (503, "internal_error")
+    assert await stream.status() is grpc.StatusCode.OK
+    assert failures(caplog) == ["a decision failed", "a failed decision could not be answered"]
+
+
+async def test_a_message_that_cannot_be_answered_at_all_ends_its_stream_in_an_error(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(reply: Reply) -> bytes:
+        raise ValueError
+
+    stream = sidecar.open()
+    await stream.ask(headers())
+    monkeypatch.setattr(conversation, "build_response", fail)
+
+    await stream.call.write(body())
+
+    # An end without an error would let the request through unchecked.
+    assert await stream.status() is grpc.StatusCode.INTERNAL
+    await sidecar.is_idle()
+    assert failures(caplog) == ["a decision failed", "a failed decision could not be answered"]

@@ -1,0 +1,176 @@
+"""One stream of Envoy's: its exchange, carried out by plain calls; the stream is the lease.
+
+Every message gets exactly one reply. Those that come while a question is open (the store's answer, a place in the
+queue) are kept until it is answered.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+from extproc.desk import AdmissionDesk, Answer, Waiting
+from extproc.events import (
+    AcquireLease,
+    Decision,
+    Effect,
+    Event,
+    JoinQueue,
+    ReleaseLease,
+    Report,
+    StreamEnded,
+    TurnedAway,
+)
+from extproc.exchange import Exchange
+from extproc.wire import build_response, parse_request
+from headgate.transport import Call, RpcError, StatusCode
+
+_log = logging.getLogger("headgate.extproc")
+Subject = TypeVar("Subject")
+
+
+class RequestConversation:
+    """The shell around one `Exchange`.
+
+    Args:
+        on_ended: told when the stream is over.
+    """
+
+    __slots__ = (
+        "_call",
+        "_clock",
+        "_decision_seconds",
+        "_desk",
+        "_exchange",
+        "_has_question",
+        "_is_interrupted",
+        "_kept",
+        "_on_ended",
+        "_report",
+        "_unanswered",
+        "_waiting",
+    )
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        call: Call,
+        desk: AdmissionDesk,
+        *,
+        report: Callable[[Decision, float], None],
+        clock: Callable[[], float],
+        on_ended: Callable[[RequestConversation], None],
+    ) -> None:
+        self._exchange = exchange
+        self._call = call
+        self._desk = desk
+        self._report = report
+        self._clock = clock
+        self._on_ended = on_ended
+        self._kept: deque[bytes] | None = None
+        self._waiting: Waiting | None = None
+        self._has_question = False
+        self._is_interrupted = False
+        self._unanswered = 0
+        self._decision_seconds = 0.0
+
+    def receive(self, message: bytes) -> None:
+        """Answer a message, now or once the open question is answered."""
+        if not self._has_question:
+            self._guarded(self._take, message)
+        elif self._kept is None:
+            self._kept = deque((message,))
+        else:
+            self._kept.append(message)
+
+    def ended(self) -> None:
+        """Leave the queue and give back what the request holds."""
+        self._on_ended(self)
+        self._kept = None
+        self._leave_queue()
+        self._perform(self._exchange.receive(StreamEnded(), self._clock()))
+        self._call.finish()
+
+    def interrupt(self) -> None:
+        """End soon: now, after the answer that is due, or once the request is decided."""
+        self._is_interrupted = True
+        if self._unanswered:
+            self._leave_queue()
+            self._guarded(self._turn_away, "shutting_down")
+        elif self._exchange.is_decided:
+            self._call.finish()
+
+    def _take(self, message: bytes) -> None:
+        event = parse_request(message)
+        self._unanswered += 1
+        self._feed(event)
+
+    def _feed(self, event: Event) -> None:
+        started_at = self._clock()
+        effects = self._exchange.receive(event, started_at)
+        self._decision_seconds += self._clock() - started_at
+        self._perform(effects)
+
+    def _perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case AcquireLease():
+                    self._has_question = True
+                    self._desk.acquire(effect, self._answered)
+                case JoinQueue() if self._is_interrupted:
+                    self._turn_away("shutting_down")
+                case JoinQueue():
+                    self._has_question = True
+                    self._waiting = self._desk.wait(effect, self._answered) or self._waiting
+                case ReleaseLease(lease):
+                    self._desk.release(lease)
+                case Report(decision):
+                    self._report(decision, self._decision_seconds)
+                case _:
+                    reply = build_response(effect)
+                    self._unanswered -= 1
+                    self._call.send(reply)
+
+    def _answered(self, answer: Answer) -> None:
+        """Go on with the desk's answer; when the stream is over by now, the exchange gives a lease back."""
+        self._waiting = None
+        self._has_question = False
+        self._guarded(self._feed, answer)
+        while self._kept and not self._has_question and self._call.is_open:
+            self._guarded(self._take, self._kept.popleft())
+
+    def _leave_queue(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._has_question = False
+            waiting.leave()
+
+    def _guarded(self, work: Callable[[Subject], None], subject: Subject) -> None:
+        """The outermost frame of all that happens to a request: it never raises."""
+        try:
+            work(subject)
+        except RpcError as error:
+            self._call.finish(error.code, error.message)
+        except Exception:  # noqa: BLE001  (the outermost frame of a request)
+            _log.exception("a decision failed")
+            self._fail()
+        if self._is_interrupted and self._exchange.is_decided:
+            self._call.finish()
+
+    def _fail(self) -> None:
+        try:
+            self._turn_away("internal_error")
+        except Exception:  # noqa: BLE001  (the outermost frame of a request)
+            _log.exception("a failed decision could not be answered")
+        if self._unanswered:
+            # An end without an error would let the request through unchecked.
+            self._call.finish(StatusCode.INTERNAL, "the decision failed")
+        self._call.finish()
+
+    def _turn_away(self, reason: str) -> None:
+        """Answer what still waits for an answer, so that the request does not pass unchecked, and end."""
+        if self._unanswered:
+            self._feed(TurnedAway(reason))
+        self._call.finish()
