@@ -21,7 +21,7 @@ async def serve(settings: Settings) -> None:
         settings = replace(settings, ratelimit_http_address=reference.http_address)
     process = Process(settings, HEALTH_NAME)
     limits = assemble(process, debug_address=reference.debug_address)
-    listener = Listener("ratelimit", settings.ratelimit_address, [limits.service.service])
+    listener = Listener("ratelimit", settings.ratelimit_address, [limits.service.service()])
     await process.run([listener], limits.parts, lambda: None)
 
 

@@ -63,6 +63,7 @@ def assemble(
     service = RateLimitService(
         configuration=current,
         store=store,
+        store_waits=guard is not None,
         stats=stats,
         answering=answering(settings),
         observe_seconds=response_times(process.metrics.registry),

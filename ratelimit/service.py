@@ -46,6 +46,7 @@ class RateLimitService:
 
     Args:
         configuration: returns what is in force now for a domain; None until the first load has worked.
+        store_waits: whether the store may take its time; one that never does is asked without a task per call.
         observe_seconds: called with the time each gRPC call took.
     """
 
@@ -54,20 +55,23 @@ class RateLimitService:
         *,
         configuration: Callable[[str], Configuration | None],
         store: Store,
+        store_waits: bool = True,
         stats: Stats,
         answering: Answering = Answering(),
         observe_seconds: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._configuration = configuration
         self._store = store
+        self._store_waits = store_waits
         self._stats = stats
         self._answering = answering
         self._observe_seconds = observe_seconds
 
-    @property
     def service(self) -> Service:
-        """What a gRPC server serves."""
-        return Service(name=SERVICE_NAME, unary={"ShouldRateLimit": self.should_rate_limit})
+        """What a transport serves."""
+        if self._store_waits:
+            return Service(name=SERVICE_NAME, unary={"ShouldRateLimit": self.should_rate_limit})
+        return Service(name=SERVICE_NAME, functions={"ShouldRateLimit": self._should_rate_limit_now})
 
     async def should_rate_limit(self, message: bytes) -> bytes:
         """Answer one RateLimitRequest.
@@ -89,6 +93,14 @@ class RateLimitService:
             raise RpcError(StatusCode.INTERNAL, "internal error") from None
         finally:
             self._observe_seconds(time.perf_counter() - started_at)
+
+    def _should_rate_limit_now(self, message: bytes) -> bytes:
+        """The same in one step of the loop, as nothing on the way waits."""
+        try:
+            self.should_rate_limit(message).send(None)
+        except StopIteration as answered:
+            return bytes(answered.value)
+        raise RuntimeError("a store that never waits did")
 
     async def json_request(self, body: bytes) -> tuple[int, bytes]:
         """Answer one RateLimitRequest in JSON: the HTTP status (200, 400, 429 or 500) and the response body."""

@@ -1,4 +1,4 @@
-"""The service behind the real gRPC server: batch after batch on one stream, and nothing that stops it but garbage."""
+"""The service behind each real gRPC server: batch after batch on one stream, and nothing that stops it but garbage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest_asyncio
 from accesslog.service import AccessLogService
 from headgate.pb import accesslog_pb2 as pb
 from headgate.record import RecordFeed, RequestRecord
-from headgate.transport.grpcio import GrpcioServer
+from headgate.transport import Server
 
 # grpcio's poller outlives a test, so its event loop has to.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -50,8 +50,8 @@ def service(accounts: Accounts) -> AccessLogService:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def open_stream(service: AccessLogService) -> AsyncIterator[OPEN]:
-    server = GrpcioServer("127.0.0.1:0", [service.service()], max_message_bytes=1 << 20)
+async def open_stream(service: AccessLogService, new_server: Callable[..., Server]) -> AsyncIterator[OPEN]:
+    server = new_server("127.0.0.1:0", [service.service()], max_message_bytes=1 << 20)
     address = await server.start()
     async with grpc.aio.insecure_channel(address) as channel:
         yield lambda: channel.stream_stream(METHOD)()

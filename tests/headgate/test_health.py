@@ -1,9 +1,9 @@
-"""The gRPC health service, asked over a real connection."""
+"""The gRPC health service, asked over a real connection to each transport."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 import grpc.aio
@@ -11,7 +11,7 @@ import pytest
 
 from headgate.health import Health
 from headgate.pb.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from headgate.transport.grpcio import GrpcioServer
+from headgate.transport import Server
 
 PATIENCE_SECONDS = 20.0
 SERVING = HealthCheckResponse.SERVING
@@ -43,8 +43,8 @@ async def health() -> Health:
 
 
 @pytest.fixture
-async def client(health: Health) -> AsyncIterator[Client]:
-    server = GrpcioServer("127.0.0.1:0", [health.service()], max_message_bytes=1 << 20)
+async def client(health: Health, new_server: Callable[..., Server]) -> AsyncIterator[Client]:
+    server = new_server("127.0.0.1:0", [health.service()], max_message_bytes=1 << 20)
     address = await server.start()
     async with grpc.aio.insecure_channel(address) as channel:
         yield Client(channel)

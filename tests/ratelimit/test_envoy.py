@@ -12,7 +12,7 @@ import pytest
 import headgate.policy
 from headgate.policy.load import load_policy
 from headgate.policy.model import Tenant, TenantLimits
-from headgate.transport.grpcio import GrpcioServer
+from headgate.transport import Server
 from ratelimit.current import CurrentConfiguration
 from ratelimit.memory import MemoryStore
 from ratelimit.service import RateLimitService
@@ -49,13 +49,17 @@ def configuration(**limits: TenantLimits) -> CurrentConfiguration:
 
 
 @pytest.fixture
-async def edge(envoy: Callable[[str], AbstractAsyncContextManager[httpx.AsyncClient]]) -> AsyncIterator[Edge]:
+async def edge(
+    envoy: Callable[[str], AbstractAsyncContextManager[httpx.AsyncClient]], new_server: Callable[..., Server]
+) -> AsyncIterator[Edge]:
     clock = Clock()
     current = configuration(
         acme=TenantLimits(requests_per_minute=5, tokens_per_minute=1000), globex=TenantLimits(requests_per_minute=5)
     )
-    service = RateLimitService(configuration=current, store=MemoryStore(lambda: clock.now), stats=Stats())
-    server = GrpcioServer("127.0.0.1:0", [service.service], max_message_bytes=1 << 20)
+    service = RateLimitService(
+        configuration=current, store=MemoryStore(lambda: clock.now), store_waits=False, stats=Stats()
+    )
+    server = new_server("127.0.0.1:0", [service.service()], max_message_bytes=1 << 20)
     address = await server.start()
     async with envoy(address) as client:
         yield Edge(client, clock)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from headgate.transport.grpcio import GrpcioServer
+from headgate.transport import Server
 from ratelimit.charges import Charge, Charging, Tally
 from ratelimit.config import load_configuration
 from ratelimit.memory import MemoryStore
@@ -102,10 +102,12 @@ class Edge:
 
 
 @pytest.fixture
-async def edge(envoy: Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]) -> AsyncIterator[Edge]:
+async def edge(
+    envoy: Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]], new_server: Callable[..., Server]
+) -> AsyncIterator[Edge]:
     configuration, store, model = load_configuration([("jobs.yaml", FILE)]), CountingStore(), Model()
-    service = RateLimitService(configuration=lambda _: configuration, store=store, stats=Stats())
-    server = GrpcioServer("127.0.0.1:0", [service.service], max_message_bytes=1 << 20)
+    service = RateLimitService(configuration=lambda _: configuration, store=store, store_waits=False, stats=Stats())
+    server = new_server("127.0.0.1:0", [service.service()], max_message_bytes=1 << 20)
     address = await server.start()
     upstream = await asyncio.start_server(model.serve, "127.0.0.1", 0)
     host, port = upstream.sockets[0].getsockname()

@@ -1,13 +1,13 @@
-"""The service behind the real gRPC server, asked by a real gRPC client."""
+"""The service behind each real gRPC server, asked by a real gRPC client."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 import grpc.aio
 import pytest
 
 from headgate.pb import ratelimit_pb2 as pb
-from headgate.transport.grpcio import GrpcioServer
+from headgate.transport import Server
 from ratelimit.config import load_configuration
 from ratelimit.memory import MemoryStore
 from ratelimit.service import RateLimitService
@@ -21,13 +21,16 @@ descriptors:
 Call = grpc.aio.UnaryUnaryMultiCallable
 
 
-@pytest.fixture
-async def should_rate_limit() -> AsyncIterator[Call]:
+@pytest.fixture(params=[True, False], ids=["store waits", "store never waits"])
+async def should_rate_limit(request: pytest.FixtureRequest, new_server: Callable[..., Server]) -> AsyncIterator[Call]:
     configuration = load_configuration([("a.yaml", FILE)])
     service = RateLimitService(
-        configuration=lambda _: configuration, store=MemoryStore(lambda: 1_000_000.5), stats=Stats()
+        configuration=lambda _: configuration,
+        store=MemoryStore(lambda: 1_000_000.5),
+        store_waits=request.param,
+        stats=Stats(),
     )
-    server = GrpcioServer("127.0.0.1:0", [service.service], max_message_bytes=1 << 20)
+    server = new_server("127.0.0.1:0", [service.service()], max_message_bytes=1 << 20)
     address = await server.start()
     async with grpc.aio.insecure_channel(address) as channel:
         yield channel.unary_unary("/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit")

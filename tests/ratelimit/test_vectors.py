@@ -5,7 +5,7 @@ differently on purpose, `vector_differences.yaml` says so and why.
 """
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from google.protobuf import json_format
 
 from headgate.errors import PolicyError
 from headgate.pb import ratelimit_pb2 as pb
-from headgate.transport.grpcio import GrpcioServer
+from headgate.transport import Server
 from ratelimit.assembly import answering, cached, redis_store
 from ratelimit.charges import Charge, Charging, Store, Tally
 from ratelimit.config import load_configuration
@@ -175,7 +175,7 @@ def readable_status(status: pb.RateLimitResponse.DescriptorStatus) -> Json:
 
 
 @asynccontextmanager
-async def running(scenario: Json, backend: str, port: int) -> AsyncIterator[Running]:
+async def running(scenario: Json, backend: str, port: int, new_server: Callable[..., Server]) -> AsyncIterator[Running]:
     clock, settings = Clock(), settings_of(scenario, port)
     stats = Stats(settings.near_limit_ratio)
     memory = MemoryStore(clock)
@@ -188,10 +188,11 @@ async def running(scenario: Json, backend: str, port: int) -> AsyncIterator[Runn
     service = RateLimitService(
         configuration=lambda _: configuration,
         store=cached(settings, switch or memory, clock),
+        store_waits=switch is not None,
         stats=stats,
         answering=answering(settings),
     )
-    server = GrpcioServer("127.0.0.1:0", [service.service], max_message_bytes=1 << 20)
+    server = new_server("127.0.0.1:0", [service.service()], max_message_bytes=1 << 20)
     address = await server.start()
     try:
         async with grpc.aio.insecure_channel(address) as channel:
@@ -248,10 +249,10 @@ def played() -> Iterator[Any]:
 @pytest.mark.parametrize("backend", ["memory", "redis"])
 @pytest.mark.parametrize("scenario", list(played()))
 async def test_requests_are_answered_and_counted_as_the_reference_does(
-    scenario: Json, backend: str, redis_port: int, redis_is_empty: None
+    scenario: Json, backend: str, redis_port: int, redis_is_empty: None, new_server: Callable[..., Server]
 ) -> None:
     chosen = Differences.of(scenario["name"], backend)
-    async with running(scenario, backend, redis_port) as service:
+    async with running(scenario, backend, redis_port, new_server) as service:
         for at, step in enumerate(scenario["steps"]):
             assert await service.step(step) == chosen.answers.get(at, expected_answer(step)), f"step {at}"
         counted = {name: count for name, count in service.stats.named() if count}

@@ -20,7 +20,7 @@ import pytest
 from headgate.pb import accesslog_pb2, ext_proc_pb2, ratelimit_pb2
 from headgate.policy.load import load_policy
 from headgate.transport import Send, Service
-from headgate.transport.grpcio import GrpcioServer
+from headgate.transport.lean import LeanServer
 from headgate_cli.render import envoy
 from headgate_cli.render.settings import EnvoySettings
 from headgate_cli.render.yaml_text import dump
@@ -309,8 +309,8 @@ def _within_limit(request: ratelimit_pb2.RateLimitRequest) -> ratelimit_pb2.Rate
     )
 
 
-async def _serve(address: str, *services: Service) -> tuple[GrpcioServer, str]:
-    server = GrpcioServer(address, services, max_message_bytes=MAX_BODY_BYTES * 2)
+async def _serve(address: str, *services: Service) -> tuple[LeanServer, str]:
+    server = LeanServer(address, services, max_message_bytes=MAX_BODY_BYTES * 2)
     return server, await server.start()
 
 
