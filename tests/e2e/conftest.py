@@ -1,15 +1,18 @@
-"""The whole stack on real parts, started once: Envoy 1.40, 1.39.3 beside it, Triton, the stand-ins, Headgate."""
+"""The whole stack on real parts, started once: Triton, the stand-ins, Headgate on each transport, Envoy 1.40, 1.39.3."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from headgate_cli.demo.client import Client
 from headgate_cli.ports import Ports
-from headgate_cli.stack import Stack, StackSettings, envoy_program
+from headgate_cli.processes import Program
+from headgate_cli.stack import Stack, StackSettings, envoy_binary, envoy_program
 
 
 @pytest.fixture(scope="session")
@@ -19,20 +22,54 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield running
 
 
+def start_envoy_beside(stack: Stack, binary: Path, name: str, moved: Mapping[int, int]) -> str:
+    """Another Envoy with the stack's configuration, some of its ports moved: its URL, once it is waited for."""
+    ports, free = stack.settings.ports, Ports.free()
+    text = (stack.settings.run / "envoy.yaml").read_text()
+    for old, new in ({ports.envoy: free.envoy, ports.envoy_admin: free.envoy_admin} | moved).items():
+        assert f"port_value: {old}\n" in text
+        text = text.replace(f"port_value: {old}\n", f"port_value: {new}\n")
+    configuration = stack.settings.run / f"{name}.yaml"
+    configuration.write_text(text)
+    stack.supervisor.start(envoy_program(binary, configuration, free.envoy_admin, name))
+    return f"http://127.0.0.1:{free.envoy}"
+
+
 @pytest.fixture(scope="session")
 def older_envoy_url(stack: Stack, previous_envoy: Path) -> str:
     """The same sidecar and models behind the older Envoy."""
-    listen, admin = _two_free_ports()
-    ports = stack.settings.ports
-    text = (stack.settings.run / "envoy.yaml").read_text()
-    for old, new in ((ports.envoy, listen), (ports.envoy_admin, admin)):
-        assert text.count(f"port_value: {old}") == 1
-        text = text.replace(f"port_value: {old}", f"port_value: {new}")
-    configuration = stack.settings.run / "envoy-older.yaml"
-    configuration.write_text(text)
-    stack.supervisor.start(envoy_program(previous_envoy, configuration, admin, "envoy-older"))
+    url = start_envoy_beside(stack, previous_envoy, "envoy-older", {})
     stack.supervisor.wait_ready()
-    return f"http://127.0.0.1:{listen}"
+    return url
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """Another sidecar before the same models, and an Envoy of its own."""
+
+    url: str
+    admin_url: str
+    log: Path
+
+
+@pytest.fixture(scope="session")
+def on_grpcio(stack: Stack) -> Sidecar:
+    """A sidecar whose transport is the reference."""
+    ports, free = stack.settings.ports, Ports.free()
+    admin_url = f"http://127.0.0.1:{free.admin}"
+    names = ("extproc", "ratelimit", "ratelimit_http", "admin")
+    addresses = {f"HEADGATE_{name.upper()}_ADDRESS": f"127.0.0.1:{getattr(free, name)}" for name in names}
+    sidecar = Program(
+        name="headgate-on-grpcio",
+        command=[sys.executable, "-m", "headgate_cli", "serve"],
+        environment={"HEADGATE_POLICY": str(stack.policy_path), "HEADGATE_TRANSPORT": "grpcio", **addresses},
+        ready_url=f"{admin_url}/readyz",
+    )
+    stack.supervisor.start(sidecar)
+    moved = {ports.extproc: free.extproc, ports.ratelimit: free.ratelimit}
+    url = start_envoy_beside(stack, envoy_binary(), "envoy-on-grpcio", moved)
+    stack.supervisor.wait_ready()
+    return Sidecar(url, admin_url, stack.supervisor.log(sidecar.name))
 
 
 @pytest.fixture(params=["1.40", "1.39.3"])
@@ -55,8 +92,3 @@ def openai_url(url: str) -> str:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return Path(__file__).resolve().parents[2]
-
-
-def _two_free_ports() -> tuple[int, int]:
-    free = Ports.free()
-    return free.envoy, free.envoy_admin

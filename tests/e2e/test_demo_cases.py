@@ -1,4 +1,4 @@
-"""Every case of the demo holds, on both Envoy releases; afterwards nothing is held."""
+"""Every case of the demo holds, on both Envoy releases and both transports; afterwards nothing is held."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from headgate_cli.demo.cases import CASES, Demo
 from headgate_cli.demo.client import Client
 from headgate_cli.stack import Stack
+from tests.e2e.conftest import Sidecar
 
 ROW_KEYS = {
     "case", "tenant", "tier", "protocol", "prompt_tokens", "cluster", "verdict", "reason", "status", "ttft_seconds",
@@ -17,7 +18,17 @@ ROW_KEYS = {
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_the_case_shows_what_it_promises(case: Callable[[Demo], None], client: Client, stack: Stack) -> None:
-    demo = Demo(case.__name__, client, stack.admin_url)
+    check(case, client, stack.admin_url)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_the_case_shows_it_on_the_reference_transport_too(case: Callable[[Demo], None], on_grpcio: Sidecar) -> None:
+    with Client(on_grpcio.url, on_grpcio.log) as client:
+        check(case, client, on_grpcio.admin_url)
+
+
+def check(case: Callable[[Demo], None], client: Client, admin_url: str) -> None:
+    demo = Demo(case.__name__, client, admin_url)
 
     case(demo)
 

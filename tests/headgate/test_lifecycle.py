@@ -27,6 +27,7 @@ PATIENCE_SECONDS = 30.0
 ADDRESSES = ("extproc", "ratelimit", "ratelimit_http", "admin")
 DEFAULT = DEFAULT_POLICY.read_text()
 BROKEN = DEFAULT.replace("tier: premium", "tier: premuim").replace("max_wait: 2s", "max_wait: 2")
+BOTH_TRANSPORTS = pytest.mark.parametrize("transport", ["lean", "grpcio"])
 
 
 class Headgate:
@@ -171,8 +172,9 @@ def test_a_signal_ends_an_idle_process_cleanly(number: signal.Signals, started: 
     assert headgate.end() == (0, "", "")
 
 
-def test_a_stopping_process_says_so_and_waits_for_its_open_calls(started: list[Headgate]) -> None:
-    headgate = start(started, "--grace-seconds", "20")
+@BOTH_TRANSPORTS
+def test_a_stopping_process_says_so_and_waits_for_its_open_calls(transport: str, started: list[Headgate]) -> None:
+    headgate = start(started, "--grace-seconds", "20", "--transport", transport)
     addresses = headgate.serving()
     admin = addresses["admin"]
     assert [page(admin, path) for path in ("/healthz", "/readyz")] == [(200, "ok\n"), (200, "ready\n")]
@@ -187,8 +189,9 @@ def test_a_stopping_process_says_so_and_waits_for_its_open_calls(started: list[H
     assert headgate.end()[0] == 0
 
 
-def test_a_call_that_does_not_end_is_cut_when_the_grace_is_over(started: list[Headgate]) -> None:
-    headgate = start(started, "--grace-seconds", "0.05")
+@BOTH_TRANSPORTS
+def test_a_call_that_does_not_end_is_cut_when_the_grace_is_over(transport: str, started: list[Headgate]) -> None:
+    headgate = start(started, "--grace-seconds", "0.05", "--transport", transport)
 
     with access_log_stream(headgate.serving()["extproc"], headgate):
         headgate.process.terminate()

@@ -1,3 +1,4 @@
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ import headgate.policy
 from headgate.pb import ratelimit_pb2 as pb
 from headgate.policy.load import load_policy
 from headgate.transport import RpcError, StatusCode
+from ratelimit.charges import Charge, Charging, Tally
 from ratelimit.config import load_configuration
 from ratelimit.current import CurrentConfiguration
 from ratelimit.limits import Code
@@ -204,6 +206,21 @@ async def test_a_bug_ends_one_call_and_not_the_service(caplog: pytest.LogCapture
     assert raised.value.code is StatusCode.INTERNAL
     assert (status, body) == (500, b"Internal Server Error\n")
     assert [record.message for record in caplog.records] == ["ShouldRateLimit failed", "/json failed"]
+
+
+async def test_a_store_said_never_to_wait_that_waits_fails_its_call_and_keeps_nobody_waiting() -> None:
+    class Waiting(MemoryStore):
+        async def charge(self, charges: Sequence[Charge], charging: Charging = Charging.EACH) -> tuple[Tally, ...]:
+            await asyncio.sleep(0)
+            return await super().charge(charges, charging)
+
+    configuration = load_configuration([("a.yaml", FILE)])
+    service = RateLimitService(
+        configuration=lambda _: configuration, store=Waiting(lambda: 0.0), store_waits=False, stats=Stats()
+    )
+
+    with pytest.raises(RuntimeError):
+        service.service().functions["ShouldRateLimit"](message("d", ([("k", "v")], None)))
 
 
 async def test_json_answers_200_then_429_and_400_for_what_means_nothing() -> None:

@@ -36,8 +36,8 @@ def test_another_transport_is_an_error() -> None:
         read_settings({"transport": "quic"}, {})
 
 
-def test_the_default_is_one_of_them() -> None:
-    assert Settings().transport in ("lean", "grpcio")
+def test_the_default_is_our_own() -> None:
+    assert read_settings({}, {}).transport == Settings().transport == "lean"
 
 
 def test_a_program_runs_on_asyncio_where_uvloop_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
