@@ -1,4 +1,4 @@
-"""The whole stack on real parts, started once: Triton, the stand-ins, Headgate on each transport, Envoy 1.40, 1.39.3."""
+"""The whole stack on real parts, once: Triton, the stand-ins, Headgate on each transport, Envoy 1.40 and 1.39.3."""
 
 from __future__ import annotations
 
