@@ -26,6 +26,7 @@ from headgate.transport import Server, Service
 from headgate.transport.event_loop import run
 from headgate.transport.grpcio import GrpcioServer
 from headgate.transport.lean import LeanServer
+from headgate.transport.tls import Tls
 
 EXIT_USAGE = 64
 """The policy or a setting cannot be used (sysexits.h EX_USAGE)."""
@@ -37,11 +38,16 @@ _log = logging.getLogger("headgate")
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """gRPC services on one address."""
+    """gRPC services on one address.
+
+    Attributes:
+        tls: None for what the process's settings say.
+    """
 
     name: str
     address: str
     services: Sequence[Service]
+    tls: Tls | None = None
 
 
 class Part(Protocol):
@@ -76,6 +82,7 @@ class Process:
 
         Raises:
             OSError: an address cannot be listened on.
+            SettingsError: a file of the TLS settings cannot be used.
         """
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -106,7 +113,8 @@ class Process:
         services = [*listener.services, self.health.service()]
         services += Reflection(services).services()
         kind = LeanServer if self.settings.transport == "lean" else GrpcioServer
-        server: Server = kind(listener.address, services, max_message_bytes=max_message_bytes)
+        tls = listener.tls or self.settings.tls
+        server: Server = kind(listener.address, services, max_message_bytes=max_message_bytes, tls=tls)
         address = await server.start()
         try:
             yield address

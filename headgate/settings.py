@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from headgate.errors import SettingsError
+from headgate.transport.tls import Tls
 
 _PREFIX = "HEADGATE_"
 _HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
@@ -34,6 +35,8 @@ class Settings:
         grace_seconds: how long a stopping process waits for its open calls.
         region: the value of `region` in routing rules.
         transport: what serves gRPC: `lean`, Headgate's own, or `grpcio`, the reference, at many times the cost.
+        tls_cert, tls_key: certificate chain and key of the gRPC listeners, PEM files; empty for plain HTTP/2.
+        tls_client_ca: PEM file of the authority that has to have signed a client's certificate; empty to ask for none.
         log_level: DEBUG, INFO, WARNING or ERROR.
     """
 
@@ -45,12 +48,23 @@ class Settings:
     grace_seconds: float = 10.0
     region: str = ""
     transport: str = "lean"
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
     log_level: str = "INFO"
 
     @property
     def policy_path(self) -> Path:
         """The policy file to read."""
         return Path(self.policy) if self.policy else DEFAULT_POLICY
+
+    @property
+    def tls(self) -> Tls | None:
+        """What the gRPC listeners present and demand; None for plain HTTP/2."""
+        if not self.tls_cert:
+            return None
+        authority = Path(self.tls_client_ca) if self.tls_client_ca else None
+        return Tls(certificate=Path(self.tls_cert), key=Path(self.tls_key), client_authority=authority)
 
 
 DEFAULT_POLICY = Path(__file__).parent / "policy" / "default.yaml"
@@ -75,9 +89,18 @@ def read_settings(
         raise SettingsError(f"log_level: has to be DEBUG, INFO, WARNING or ERROR, not '{settings.log_level}'")
     if settings.transport not in ("lean", "grpcio"):
         raise SettingsError(f"transport: has to be lean or grpcio, not '{settings.transport}'")
+    _check_tls(settings)
     for name in (*_GRPC_ADDRESSES, *_HTTP_ADDRESSES):
         _check_address(name, getattr(settings, name))
     return settings
+
+
+def _check_tls(settings: Settings) -> None:
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        missing, given = ("tls_key", "tls_cert") if settings.tls_cert else ("tls_cert", "tls_key")
+        raise SettingsError(f"{missing}: has to be set with {given}")
+    if settings.tls_client_ca and not settings.tls_cert:
+        raise SettingsError("tls_cert: has to be set with tls_client_ca")
 
 
 def _check_address(name: str, address: str) -> None:

@@ -60,6 +60,9 @@ def serve(
     grace_seconds: Annotated[float | None, typer.Option(help="Wait for open calls when stopping.")] = None,
     region: Annotated[str | None, typer.Option(help="The value of `region` in routing rules.")] = None,
     transport: Annotated[str | None, typer.Option(help="What serves gRPC: lean or grpcio.")] = None,
+    tls_cert: Annotated[str | None, typer.Option(help="Certificate chain of the gRPC listeners, PEM.")] = None,
+    tls_key: Annotated[str | None, typer.Option(help="Its key, PEM.")] = None,
+    tls_client_ca: Annotated[str | None, typer.Option(help="Who has to have signed a client's certificate.")] = None,
     log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
 ) -> None:
     """Run the three services Envoy calls. Every flag can be set as HEADGATE_<NAME>."""
@@ -74,6 +77,9 @@ def serve(
         "grace_seconds": grace_seconds,
         "region": region,
         "transport": transport,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "tls_client_ca": tls_client_ca,
         "log_level": log_level,
     }
     raise typer.Exit(run_process(serve_all, **flags))

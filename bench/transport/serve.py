@@ -7,7 +7,7 @@ import gc
 import sys
 from collections.abc import Callable
 
-from bench.transport.decision import Desk
+from bench.transport.decision import decision_service
 from bench.transport.noop import noop_services
 from headgate.transport import Server
 from headgate.transport.event_loop import run
@@ -28,7 +28,7 @@ SERVERS: dict[str, Callable[[], Server]] = {
         max_message_bytes=_MAX_MESSAGE_BYTES,
         limits=Limits(max_message_bytes=_MAX_MESSAGE_BYTES, header_table_bytes=4096),
     ),
-    "decision": lambda: LeanServer(_ADDRESS, [Desk().service()], max_message_bytes=_MAX_MESSAGE_BYTES),
+    "decision": lambda: LeanServer(_ADDRESS, [decision_service()], max_message_bytes=_MAX_MESSAGE_BYTES),
 }
 
 

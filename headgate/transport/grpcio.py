@@ -22,6 +22,7 @@ from headgate.transport import (
     StreamHandler,
     UnaryHandler,
 )
+from headgate.transport.tls import Tls, server_context
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _log = logging.getLogger("headgate.transport")
@@ -31,7 +32,7 @@ class GrpcioServer:
     """Serves any number of services on one address.
 
     Args:
-        credentials: from `grpc.ssl_server_credentials`; None for plain HTTP/2.
+        tls: None for plain HTTP/2.
     """
 
     def __init__(
@@ -40,10 +41,10 @@ class GrpcioServer:
         services: Iterable[Service],
         *,
         max_message_bytes: int,
-        credentials: grpc.ServerCredentials | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self._address = address
-        self._credentials = credentials
+        self._tls = tls
         # Envoy opens a stream for every request it holds: nothing here may bound their number.
         self._server = grpc.aio.server(
             options=[
@@ -63,12 +64,14 @@ class GrpcioServer:
 
         Raises:
             OSError: somebody else listens there, or the address is not of this machine.
+            SettingsError: a file of the TLS settings cannot be used.
         """
+        credentials = _credentials(self._tls) if self._tls is not None else None
         try:
-            if self._credentials is None:
+            if credentials is None:
                 port = self._server.add_insecure_port(self._address)
             else:
-                port = self._server.add_secure_port(self._address, self._credentials)
+                port = self._server.add_secure_port(self._address, credentials)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {self._address}: {_reason(self._address)}") from error
         await self._server.start()
@@ -79,6 +82,14 @@ class GrpcioServer:
     async def drain(self, grace_seconds: float) -> None:
         """Refuse new calls, give open ones this long to end by themselves, then close."""
         await self._server.stop(grace_seconds)
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    # gRPC tells only its own log what is wrong with a file.
+    server_context(tls)
+    authority = tls.client_authority.read_bytes() if tls.client_authority is not None else None
+    pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+    return grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)
 
 
 def _reason(address: str) -> str:

@@ -147,6 +147,18 @@ def test_a_setting_that_cannot_be_used_ends_the_start(started: list[Headgate]) -
     assert (code, errors) == (64, "a setting cannot be used: admin_address: has to be host:port, not '9090'\n")
 
 
+@BOTH_TRANSPORTS
+def test_a_certificate_that_cannot_be_read_ends_the_start(transport: str, started: list[Headgate]) -> None:
+    absent = ["--tls-cert", "/absent.pem", "--tls-key", "/absent.key"]
+
+    code, _, errors = start(started, "--transport", transport, *absent).end()
+
+    assert (code, errors) == (
+        64,
+        "a setting cannot be used: TLS: /absent.pem cannot be read: No such file or directory\n",
+    )
+
+
 @pytest.mark.parametrize("name", ["extproc", "admin"])
 def test_an_address_in_use_ends_the_start_with_the_address_and_the_reason(name: str, started: list[Headgate]) -> None:
     with socket.socket() as taken:

@@ -101,6 +101,9 @@ def test_a_flag_may_be_a_number() -> None:
         ("admin_address", "localhost:http", "admin_address: has to be host:port, not 'localhost:http'"),
         ("admin_address", "unix:/run/admin", "admin_address: has to be host:port, not 'unix:/run/admin'"),
         ("admin_address", "::1:9090", "admin_address: has to be host:port, not '::1:9090'"),
+        ("tls_cert", "/c.pem", "tls_key: has to be set with tls_cert"),
+        ("tls_key", "/c.key", "tls_cert: has to be set with tls_key"),
+        ("tls_client_ca", "/a.pem", "tls_cert: has to be set with tls_client_ca"),
         ("ratelimit_http_address", "http://h:1", "ratelimit_http_address: has to be host:port, not 'http://h:1'"),
     ],
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from headgate.transport.lean.connection import Connection
-from headgate.transport.lean.tls import ALPN
+from headgate.transport.tls import ALPN
 
 _GREETING_SECONDS: Final = 10.0
 _KEEPALIVE_SECONDS: Final = 20.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Iterable
 
 from headgate.transport import Service
@@ -13,6 +12,7 @@ from headgate.transport.lean.header_blocks import RememberedHeads
 from headgate.transport.lean.limits import Limits
 from headgate.transport.lean.methods import methods_of
 from headgate.transport.lean.protocol import LeanProtocol
+from headgate.transport.tls import Tls, server_context
 
 
 class LeanServer:
@@ -20,7 +20,7 @@ class LeanServer:
 
     Args:
         limits: of every connection, in the place of the defaults; they name the message size again.
-        tls: from `headgate.transport.lean.tls`; None for plain HTTP/2 with prior knowledge, as Envoy speaks it.
+        tls: None for plain HTTP/2 with prior knowledge, as Envoy speaks it.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class LeanServer:
         services: Iterable[Service],
         *,
         max_message_bytes: int,
-        tls: ssl.SSLContext | None = None,
+        tls: Tls | None = None,
         limits: Limits | None = None,
     ) -> None:
         self._address = address
@@ -47,8 +47,10 @@ class LeanServer:
 
         Raises:
             OSError: the address cannot be listened on.
+            SettingsError: a file of the TLS settings cannot be used.
         """
-        self._server, address = await listen(self._address, self._accept, self._tls)
+        context = server_context(self._tls) if self._tls is not None else None
+        self._server, address = await listen(self._address, self._accept, context)
         return address
 
     async def drain(self, grace_seconds: float) -> None:

@@ -1,10 +1,12 @@
-"""Connections in memory, with a client at the other end."""
+"""Connections in memory with a client at the other end, and certificates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import trustme
 
 from headgate.transport import OpenConversation
 from headgate.transport.lean.limits import Limits
@@ -28,3 +30,20 @@ def new_peer() -> NewPeer:
 @pytest.fixture
 def peer(new_peer: NewPeer) -> Peer:
     return new_peer()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`authority.pem` has signed `server` and `client`, each a `.pem` and a `.key`; somebody else signed `stranger`."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "authority.pem"))
+    for name, signer, host in (
+        ("server", authority, "127.0.0.1"),
+        ("client", authority, "client.test"),
+        ("stranger", trustme.CA(), "client.test"),
+    ):
+        issued = signer.issue_cert(host)
+        issued.cert_chain_pems[0].write_to_path(str(folder / f"{name}.pem"))
+        issued.private_key_pem.write_to_path(str(folder / f"{name}.key"))
+    return folder

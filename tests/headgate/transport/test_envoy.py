@@ -25,11 +25,10 @@ from bench.transport.noop import NoopConversation, should_rate_limit
 from headgate.transport import Call, Conversation, Server, Service
 from headgate.transport.grpcio import GrpcioServer
 from headgate.transport.lean import LeanServer
-from headgate.transport.lean.tls import server_context
+from headgate.transport.tls import Tls
 
 PATIENCE_SECONDS = 20.0
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
-TLS = Path(__file__).with_name("tls")
 NAMES = ["lean", "lean_unix", "lean_tls", "grpcio"]
 
 
@@ -96,13 +95,17 @@ class Edge:
         return httpx.AsyncClient(base_url=self.urls[kind, name], timeout=PATIENCE_SECONDS)
 
 
-def new_server(name: str, services: list[Service], folder: Path) -> Server:
+def new_server(name: str, services: list[Service], folder: Path, certificates: Path) -> Server:
     limit = MAX_MESSAGE_BYTES
     match name:
         case "lean_unix":
             return LeanServer(f"unix:{folder}/socket", services, max_message_bytes=limit)
         case "lean_tls":
-            tls = server_context(TLS / "server.pem", TLS / "server.key", TLS / "authority.pem")
+            tls = Tls(
+                certificate=certificates / "server.pem",
+                key=certificates / "server.key",
+                client_authority=certificates / "authority.pem",
+            )
             return LeanServer("127.0.0.1:0", services, max_message_bytes=limit, tls=tls)
         case "lean":
             return LeanServer("127.0.0.1:0", services, max_message_bytes=limit)
@@ -110,14 +113,14 @@ def new_server(name: str, services: list[Service], folder: Path) -> Server:
             return GrpcioServer("127.0.0.1:0", services, max_message_bytes=limit)
 
 
-def with_tls(config: dict[str, object]) -> dict[str, object]:
+def with_tls(config: dict[str, object], certificates: Path) -> dict[str, object]:
     """The same with mutual TLS to the server that wants it."""
-    files = {"certificate_chain": TLS / "client.pem", "private_key": TLS / "client.key"}
+    files = {"certificate_chain": certificates / "client.pem", "private_key": certificates / "client.key"}
     context = {
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         "common_tls_context": {
             "tls_certificates": [{name: {"filename": str(path)} for name, path in files.items()}],
-            "validation_context": {"trusted_ca": {"filename": str(TLS / "authority.pem")}},
+            "validation_context": {"trusted_ca": {"filename": str(certificates / "authority.pem")}},
         },
     }
     for cluster in config["static_resources"]["clusters"]:  # type: ignore[index]
@@ -163,12 +166,12 @@ def text(path: Path) -> str:
 
 
 @pytest.fixture
-async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
+async def edge(tmp_path: Path, certificates: Path) -> AsyncIterator[Edge]:
     gates = {name: Gate() for name in NAMES}
-    servers = {name: new_server(name, gate.services(), tmp_path) for name, gate in gates.items()}
+    servers = {name: new_server(name, gate.services(), tmp_path, certificates) for name, gate in gates.items()}
     addresses = {name: await server.start() for name, server in servers.items()}
     ports = {(kind, name): free_port() for kind in (EXT_PROC, RATE_LIMIT) for name in NAMES}
-    async with envoy(with_tls(bootstrap(addresses, ports, free_port())), tmp_path):
+    async with envoy(with_tls(bootstrap(addresses, ports, free_port()), certificates), tmp_path):
         yield Edge({key: f"http://127.0.0.1:{port}" for key, port in ports.items()}, gates, servers)
     for server in servers.values():
         await server.drain(1.0)

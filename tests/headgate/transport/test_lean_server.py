@@ -13,12 +13,11 @@ import pytest
 
 from headgate.transport import Call, Conversation, Service
 from headgate.transport.lean import LeanServer, protocol
-from headgate.transport.lean.tls import server_context
+from headgate.transport.tls import Tls
 from tests.headgate.transport.peer import CALL, PREFACE, Reader, frame, message, settings
 from tests.headgate.transport.peer import Frame as PeerFrame
 
 PATIENCE_SECONDS = 20.0
-TLS = Path(__file__).with_name("tls")
 BLOCK = b"".join(
     b"\x00" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode()
     for name, value in CALL.items()
@@ -259,11 +258,11 @@ async def test_a_peer_that_closes_its_side_ends_its_calls(address: str) -> None:
     await client.close()
 
 
-async def test_tls_without_http2_is_refused() -> None:
-    tls = server_context(TLS / "server.pem", TLS / "server.key")
+async def test_tls_without_http2_is_refused(certificates: Path) -> None:
+    tls = Tls(certificate=certificates / "server.pem", key=certificates / "server.key")
     server = LeanServer("127.0.0.1:0", [], max_message_bytes=1000, tls=tls)
     host, _, port = (await server.start()).rpartition(":")
-    ours = ssl.create_default_context(cafile=str(TLS / "authority.pem"))
+    ours = ssl.create_default_context(cafile=str(certificates / "authority.pem"))
     reader, writer = await asyncio.open_connection(host, int(port), ssl=ours)
     assert await Client(reader, writer).is_hung_up()
     writer.close()

@@ -16,11 +16,9 @@ import pytest
 from headgate.transport import Call, Conversation, RpcError, Send, Server, Service, StatusCode
 from headgate.transport.grpcio import GrpcioServer
 from headgate.transport.lean import LeanServer
-from headgate.transport.lean.tls import server_context
 
 PATIENCE_SECONDS = 20.0
 MAX_MESSAGE_BYTES = 6 * 1024 * 1024
-TLS = Path(__file__).with_name("tls")
 UNARY = ("Function", "Unary")
 STREAMS = ("Conversation", "Stream")
 CLIENT_OPTIONS = [("grpc.max_receive_message_length", -1)]
@@ -334,34 +332,3 @@ async def test_an_address_in_use_is_an_error(new_server: NewServer, tmp_path: Pa
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(OSError, match=f"cannot listen on {address}"):
             await new_server(address, [], max_message_bytes=1000).start()
-
-
-def lean_over_tls(address: str, services: list[Service], *, max_message_bytes: int) -> Server:
-    tls = server_context(TLS / "server.pem", TLS / "server.key", TLS / "authority.pem")
-    return LeanServer(address, services, max_message_bytes=max_message_bytes, tls=tls)
-
-
-def grpcio_over_tls(address: str, services: list[Service], *, max_message_bytes: int) -> Server:
-    pair = ((TLS / "server.key").read_bytes(), (TLS / "server.pem").read_bytes())
-    authority = (TLS / "authority.pem").read_bytes()
-    credentials = grpc.ssl_server_credentials([pair], authority, require_client_auth=True)
-    return GrpcioServer(address, services, max_message_bytes=max_message_bytes, credentials=credentials)
-
-
-def client_credentials(*, with_certificate: bool) -> grpc.ChannelCredentials:
-    authority = (TLS / "authority.pem").read_bytes()
-    if not with_certificate:
-        return grpc.ssl_channel_credentials(authority)
-    return grpc.ssl_channel_credentials(authority, (TLS / "client.key").read_bytes(), (TLS / "client.pem").read_bytes())
-
-
-@pytest.mark.parametrize("over_tls", [lean_over_tls, grpcio_over_tls])
-async def test_mutual_tls_serves_who_has_a_certificate_and_nobody_else(over_tls: NewServer) -> None:
-    async with serving(over_tls) as served:
-        address = served.address.replace("127.0.0.1", "localhost")
-        async with grpc.aio.secure_channel(address, client_credentials(with_certificate=True)) as channel:
-            method = channel.unary_unary("/test.Echo/Function")
-            assert await method(b"hi" * 100_000, timeout=PATIENCE_SECONDS) == b"hi" * 100_000
-        async with grpc.aio.secure_channel(address, client_credentials(with_certificate=False)) as channel:
-            method = channel.unary_unary("/test.Echo/Function")
-            assert await method(b"hi", timeout=PATIENCE_SECONDS).code() is grpc.StatusCode.UNAVAILABLE
