@@ -9,14 +9,16 @@ import pytest
 from extproc.queue import FairQueue
 from extproc.signals import ClusterSignals
 from headgate.policy.model import Capacity, Policy, Queue
-from headgate.store import Lease, LeaseRequest, Scope
+from headgate.store import Lease, LeaseRequest, Refused, Scope
 from headgate.store.memory import MemoryStore
 
 
-async def hold(store: MemoryStore, times: int, tokens: int = 0, tenant: str = "acme") -> list[Lease]:
+def hold(store: MemoryStore, times: int, tokens: int = 0, tenant: str = "acme") -> list[Lease]:
     request = LeaseRequest(tenant=tenant, tier="premium", cluster="best", tokens=tokens)
-    leases = [await store.acquire(request) for _ in range(times)]
-    return [lease for lease in leases if isinstance(lease, Lease)]
+    answers: list[Lease | Refused | None] = []
+    for _ in range(times):
+        store.acquire(request, answers.append)
+    return [lease for lease in answers if isinstance(lease, Lease)]
 
 
 @pytest.mark.parametrize(
@@ -34,22 +36,22 @@ async def hold(store: MemoryStore, times: int, tokens: int = 0, tenant: str = "a
         (Capacity(tokens=0), 0, 0, 1.0),
     ],
 )
-async def test_a_cluster_is_as_full_as_the_fuller_of_its_requests_and_tokens(
+def test_a_cluster_is_as_full_as_the_fuller_of_its_requests_and_tokens(
     revise: Callable[..., Policy], capacity: Capacity, held: int, tokens: int, saturation: float
 ) -> None:
     policy = revise(clusters={"best": {"capacity": capacity}})
     store = MemoryStore(lambda: 0.0)
     signals = ClusterSignals(lambda: policy, store, FairQueue())
 
-    await hold(store, held, tokens)
+    hold(store, held, tokens)
 
     assert signals.saturation("best") == saturation
 
 
-async def test_a_release_makes_a_cluster_emptier(policy: Policy) -> None:
+def test_a_release_makes_a_cluster_emptier(policy: Policy) -> None:
     store = MemoryStore(lambda: 0.0)
     signals = ClusterSignals(lambda: policy, store, FairQueue())
-    [lease, _] = await hold(store, 2)
+    [lease, _] = hold(store, 2)
 
     store.release(lease)
 
@@ -75,11 +77,11 @@ def test_the_queue_depth_is_who_waits_for_the_cluster(policy: Policy) -> None:
     assert signals.queue_depth("best") == 2
 
 
-async def test_a_new_policy_counts_from_its_first_moment(policy: Policy, revise: Callable[..., Policy]) -> None:
+def test_a_new_policy_counts_from_its_first_moment(policy: Policy, revise: Callable[..., Policy]) -> None:
     policies = [policy]
     store = MemoryStore(lambda: 0.0)
     signals = ClusterSignals(lambda: policies[-1], store, FairQueue())
-    await hold(store, 2)
+    hold(store, 2)
 
     policies.append(revise(clusters={"best": {"capacity": Capacity(requests=8)}}))
 
