@@ -47,9 +47,10 @@ from extproc.identity import Identity, Unidentified, identify
 from extproc.inspection import inspect
 from extproc.inspection.request import InferenceRequest, RequestError
 from extproc.inspection.target import Operation, Target, parse_target
+from extproc.media import with_media_priced
 from extproc.refusal import Refusal
 from extproc.rewrite import rewrite
-from extproc.routing import Destination, NoDestination, Signals, degraded_routes, find_route
+from extproc.routing import Destination, NoDestination, Signals, degraded_routes, find_route, is_served
 from headgate.policy.model import OnStoreFailure, Policy, Queue, Rung
 from headgate.store import Lease, Scope
 from headgate.transport import StatusCode
@@ -164,6 +165,8 @@ class Exchange:
         model, size_bytes = self._target.model, self._headers.content_length
         if model is not None and model not in self._policy.models:
             return refusal.unknown_model(model)
+        if not is_served(self._policy, self._target):
+            return refusal.not_served("protocol_not_served", "No model is served over this API.")
         if size_bytes is not None and size_bytes > identity.tier.max_body_bytes:
             return refusal.too_large(size_bytes, identity.tier.max_body_bytes)
         if self._headers.get("content-encoding") not in ("", "identity"):
@@ -202,6 +205,7 @@ class Exchange:
     def _route(self, identity: Identity, request: InferenceRequest, body: bytes) -> list[Effect]:
         if request.model not in self._policy.models:
             return self._reject(refusal.unknown_model(request.model))
+        request = with_media_priced(request, self._policy.models[request.model])
         found = find_route(self._policy, identity, request, self._headers, self._signals, self._region)
         if isinstance(found, NoDestination):
             return self._reject(refusal.not_served(found.reason, found.message))

@@ -18,7 +18,8 @@ from extproc.tokens import estimate_tokens
 from headgate.policy.model import Protocol
 
 TEXT_TENSOR = "text_input"
-OUTPUT_LIMIT_FIELDS = ("max_tokens", "sampling_param_max_tokens", "request_output_len")
+LLMAPI_LIMIT_FIELD = "sampling_param_max_tokens"
+OUTPUT_LIMIT_FIELDS = ("max_tokens", LLMAPI_LIMIT_FIELD, "request_output_len")
 _JSON_LENGTH_HEADER = "inference-header-content-length"
 _INTEGER_BYTES = {"INT32": 4, "UINT32": 4, "INT64": 8, "UINT64": 8}
 
@@ -142,6 +143,7 @@ def _request(target: Target, *, stream: bool, texts: list[str], limits: dict[str
         raise RequestError(f"{' and '.join(map(repr, limits))} have to be equal.", param=next(iter(limits)))
     return InferenceRequest(
         protocol=Protocol.TRITON,
+        operation=target.operation,
         model=target.model or "",
         stream=stream,
         prompt_bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),

@@ -6,24 +6,50 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from headgate.policy.model import Capacity, Cluster, Frontend, Price, Protocol
+from headgate.policy.model import (
+    DEFAULT_OPERATIONS,
+    Backend,
+    Capacity,
+    Cluster,
+    Frontend,
+    OpenAiOperation,
+    Price,
+    Protocol,
+)
 from headgate.policy.node import Node, optional_integer
 
 _FRONTEND = ("protocol", "model", "endpoints")
+_OPTIONAL = ("operations",)
+_SPOKEN_ONLY = (Protocol.ANTHROPIC,)
+"""Served as an operation of another protocol."""
+_TAKES_PRIORITY = (Backend.TRTLLM, Backend.VLLM)
 _ENDPOINT = r"(?:[A-Za-z0-9_.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}"
 
 
 def read_cluster(name: str, node: Node) -> Cluster:
     """One cluster. Its frontend stands in place when it is the only one."""
-    fields = node.fields(*_FRONTEND, "frontends", "capacity", "metrics", "price")
+    fields = node.fields(
+        *_FRONTEND, *_OPTIONAL, "frontends", "capacity", "metrics", "price", "backend", "send_priority", "ask_for_usage"
+    )
     frontends = _in_place(name, node, fields) if "frontends" not in fields else _listed(name, fields)
+    backend = fields["backend"].choice(Backend) if "backend" in fields else None
     return Cluster(
         name=name,
         frontends=MappingProxyType(frontends),
         capacity=_capacity(fields["capacity"]) if "capacity" in fields else Capacity(),
         metrics=_endpoint(fields["metrics"]) if "metrics" in fields else None,
         price=_price(fields["price"]) if "price" in fields else Price(),
+        backend=backend,
+        sends_priority=_send_priority(fields["send_priority"], backend) if "send_priority" in fields else False,
+        asks_for_usage=fields["ask_for_usage"].boolean() if "ask_for_usage" in fields else False,
     )
+
+
+def _send_priority(node: Node, backend: Backend | None) -> bool:
+    is_wanted = node.boolean()
+    if is_wanted and backend not in _TAKES_PRIORITY:
+        node.report(f"needs a backend that takes one: {' or '.join(_TAKES_PRIORITY)}")
+    return is_wanted
 
 
 def _in_place(cluster: str, node: Node, fields: Mapping[str, Node]) -> dict[Protocol, Frontend]:
@@ -32,12 +58,12 @@ def _in_place(cluster: str, node: Node, fields: Mapping[str, Node]) -> dict[Prot
 
 
 def _listed(cluster: str, fields: Mapping[str, Node]) -> dict[Protocol, Frontend]:
-    for key in _FRONTEND:
+    for key in (*_FRONTEND, *_OPTIONAL):
         if key in fields:
             fields[key].report("stands in each of the frontends, not beside them")
     frontends: dict[Protocol, Frontend] = {}
     for element in fields["frontends"].elements(empty="names no frontend"):
-        frontend = _frontend(cluster, element, element.fields(*_FRONTEND))
+        frontend = _frontend(cluster, element, element.fields(*_FRONTEND, *_OPTIONAL))
         if frontend is None:
             continue
         if frontend.protocol in frontends:
@@ -51,13 +77,21 @@ def _listed(cluster: str, fields: Mapping[str, Node]) -> dict[Protocol, Frontend
 
 def _frontend(cluster: str, node: Node, fields: Mapping[str, Node]) -> Frontend | None:
     node.require(fields, _FRONTEND)
-    protocol = fields["protocol"].choice(Protocol) if "protocol" in fields else None
+    protocol = fields["protocol"].choice(Protocol, without=_SPOKEN_ONLY) if "protocol" in fields else None
     model = fields["model"].text() if "model" in fields else ""
     endpoints = fields["endpoints"].elements(empty="names no endpoint") if "endpoints" in fields else []
     addresses = tuple(_endpoint(endpoint) for endpoint in endpoints)
+    operations = _operations(fields["operations"], protocol) if "operations" in fields else DEFAULT_OPERATIONS
     if protocol is None:
         return None
-    return Frontend(protocol=protocol, model=model, endpoints=addresses, envoy_cluster=cluster)
+    return Frontend(protocol=protocol, model=model, endpoints=addresses, envoy_cluster=cluster, operations=operations)
+
+
+def _operations(node: Node, protocol: Protocol | None) -> frozenset[str]:
+    if protocol is Protocol.TRITON:
+        node.report("is only for the protocol openai")
+    named = (element.choice(OpenAiOperation) for element in node.elements(empty="names no operation"))
+    return frozenset(operation.value for operation in named if operation is not None)
 
 
 def _endpoint(node: Node) -> str:
