@@ -48,9 +48,10 @@ _MAX_DEPTH = 8
 
 @dataclass(slots=True)
 class Tally:
-    """What a prompt holds, added up piece by piece. Texts stay as they are written: raw JSON, quotes included."""
+    """What a prompt holds, added up piece by piece; texts are JSON strings, schemas any other JSON the model reads."""
 
     texts: list[msgspec.Raw] = field(default_factory=list)
+    schemas: list[msgspec.Raw] = field(default_factory=list)
     prompt_bytes: int = 0
     images: int = 0
     audio_seconds: float = 0.0
@@ -62,7 +63,7 @@ class Tally:
         if self.prompt_bytes >= _NEARLY_ALL * len(body):
             # What stands between the texts weighs next to nothing then, and they need not be put together.
             return estimate_encoded_tokens(body, self.prompt_bytes)
-        return estimate_encoded_tokens(b"".join(self.texts), self.prompt_bytes)
+        return estimate_encoded_tokens(b"".join([*(bytes(text)[1:-1] for text in self.texts), *self.schemas]))
 
     def try_text(self, raw: msgspec.Raw) -> bool:
         """Add a JSON string; False, and nothing is added, when it is none."""
@@ -84,7 +85,7 @@ class Tally:
     def add_json(self, raw: msgspec.Raw) -> None:
         """Add any JSON that the model reads as it is: a tool, its arguments, a schema."""
         if raw:
-            self.texts.append(raw)
+            self.schemas.append(raw)
             self.prompt_bytes += len(raw)
 
     def add_content(self, raw: msgspec.Raw, at: str, depth: int = 0) -> None:

@@ -57,13 +57,13 @@ def edit(
     [
         (b'{"model":"assistant","prompt":"a"}', None, "assistant", None),
         (b'{"model":"assistant","prompt":"a","max_tokens":5}', 5, "assistant", None),
-        (b'{ "prompt":"a", "model":"assistant"}', None, "llama", b'{"prompt":"a","model":"llama"}'),
+        (b'{ "prompt":"a", "model":"assistant"}', None, "llama", b'{ "prompt":"a", "model":"llama"}'),
         (b'{"model":"assistant","prompt":"a"}', 9, "assistant", b'{"model":"assistant","prompt":"a","max_tokens":9}'),
         (
             b'{"model":"assistant","max_tokens":50,"prompt":"a"}',
             9,
             "llama",
-            b'{"model":"llama","max_tokens":9,"prompt":"a"}',
+            b'{"max_tokens":9,"prompt":"a","model":"llama"}',
         ),
         (
             b'{"model":"assistant","max_completion_tokens":50,"prompt":"a"}',
@@ -88,9 +88,9 @@ def edit(
             b'{"model":"assistant","prompt":"a","max_tokens":100000,"max_tokens":50}',
             9,
             "assistant",
-            b'{"model":"assistant","prompt":"a","max_tokens":9}',
+            b'{"model":"assistant","prompt":"a","max_tokens":100000,"max_tokens":9}',
         ),
-        (b'{"model":"assistant","prompt":"a"}', None, 'a"b\\', b'{"model":"a\\"b\\\\","prompt":"a"}'),
+        (b'{"model":"assistant","prompt":"a"}', None, 'a"b\\', b'{"prompt":"a","model":"a\\"b\\\\"}'),
     ],
     ids=[
         "nothing to change",
@@ -156,9 +156,8 @@ def test_an_edited_openai_body_reads_back_as_the_change_and_nothing_else(
         assert cap in (None, before.max_output_tokens)
         return
     after = inspect(target, Headers(()), changed.body)
-    assert _but(after, "model", "max_output_tokens", "output_limit_fields", "are_output_limits_equal") == _but(
-        before, "model", "max_output_tokens", "output_limit_fields", "are_output_limits_equal"
-    )
+    changed_fields = ("model", "max_output_tokens", "output_limit_fields", "are_output_limits_equal", "fields")
+    assert _but(after, *changed_fields) == _but(before, *changed_fields)
     assert (after.model, after.max_output_tokens, after.are_output_limits_equal) == (model, cap, True)
     edited = {"model", "max_tokens", "max_completion_tokens"}
     assert _raw_values(changed.body, edited) == _raw_values(raw, edited)
@@ -259,7 +258,7 @@ def test_a_limit_under_two_names_is_set_in_both() -> None:
 
 
 def test_an_openai_key_that_is_not_utf_8_is_a_request_error_only_where_the_body_has_to_change() -> None:
-    body = b'{"model":"assistant","prompt":"a","max_tokens":50,"\xff":1}'
+    body = b'{"x":[[]],"model":"assistant","prompt":"a","max_tokens":50,"\xff":[[]]}'
 
     assert edit(COMPLETION, body, 50) == UNTOUCHED
     with pytest.raises(RequestError):
