@@ -64,6 +64,7 @@ class BinarySpan:
 def inspect_generate(target: Target, body: bytes) -> InferenceRequest:
     """Read a generate or generate_stream body."""
     generate = decode(body, _GENERATE)
+    _refuse_repeated_fields(body)
     texts = [generate.text_input] if isinstance(generate.text_input, str) else generate.text_input or []
     fields = {
         "max_tokens": generate.max_tokens,
@@ -113,15 +114,27 @@ def split_infer(headers: Headers, body: bytes) -> tuple[list[Tensor], dict[str, 
     return tensors, spans
 
 
-def _refuse_repeated_keys(head: bytes) -> None:
+def _refuse_repeated_fields(body: bytes) -> None:
     """Of a repeated key Triton takes the first and `decode` the last: one would run and the other be charged."""
+    once = msgspec.json.encode(decode(body, _OBJECT))
+    # Only white space may make a difference.
+    if len(once) != len(body) and _unspaced_bytes(once) != _unspaced_bytes(body):
+        raise RequestError("A key is repeated, or written with an escape.")
+
+
+def _unspaced_bytes(text: bytes) -> int:
+    return len(msgspec.json.format(text, indent=-1))
+
+
+def _refuse_repeated_keys(head: bytes) -> None:
+    """The same for what an infer body says of its inputs."""
     fields = decode(head, _OBJECT)
     inputs = decode(bytes(fields["inputs"]), _OBJECTS)
     for tensor in inputs:
         if "parameters" in tensor:
             tensor["parameters"] = msgspec.Raw(msgspec.json.encode(decode(bytes(tensor["parameters"]), _OBJECT)))
     once = msgspec.json.encode(fields | {"inputs": msgspec.Raw(msgspec.json.encode(inputs))})
-    if len(msgspec.json.format(once, indent=-1)) != len(msgspec.json.format(head, indent=-1)):
+    if _unspaced_bytes(once) != _unspaced_bytes(head):
         raise RequestError("A key is repeated, or written with an escape.", param="inputs")
 
 
