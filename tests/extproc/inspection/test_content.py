@@ -38,9 +38,7 @@ def test_what_a_header_claims_beyond_that_does_not_make_it_shorter() -> None:
     assert seconds_of(recording(wav(2.0, claimed=2**31))) == pytest.approx(2.0, rel=0.01)
 
 
-@pytest.mark.parametrize(
-    "data", [b"ID3" + bytes(8000), wav(0.25, rate=100), wav(0.001, bits=24)[:40] + bytes(7963), bytes(8003)]
-)
+@pytest.mark.parametrize("data", [b"ID3" + bytes(8000), wav(0.25, rate=100), wav(1.0)[:40], bytes(8003)])
 def test_compressed_and_unreadable_sound_counts_as_compressed_as_speech_gets(data: bytes) -> None:
     assert seconds_of(recording(data, "mp3")) == pytest.approx(len(data) / 4000, abs=0.01)
 
