@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from extproc.inspection.request import InferenceRequest
 from headgate.policy.model import Model

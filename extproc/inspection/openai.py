@@ -79,10 +79,10 @@ def build(
         raise RequestError(f"'n' has to be between 1 and {MAX_CHOICES}, not {choices}.", param="n")
     if len(body.stream_options) > _MAX_STREAM_OPTIONS_BYTES:
         raise RequestError("'stream_options' is too long.", param="stream_options")
-    fields = {"model"} | {name for name in _EDITABLE if getattr(body, name)}
-    fields |= {name for name, value in limits.items() if value is not msgspec.UNSET}
+    fields = ["model", *(name for name in _EDITABLE if getattr(body, name))]
+    fields += [name for name, value in limits.items() if value is not msgspec.UNSET]
     if body.service_tier is not msgspec.UNSET:
-        fields.add("service_tier")
+        fields.append("service_tier")
     return InferenceRequest(
         protocol=protocol,
         operation=operation,
