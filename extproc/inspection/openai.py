@@ -26,6 +26,7 @@ _EDITABLE = (
     "stream_options",
 )
 _MAX_STREAM_OPTIONS_BYTES = 1024
+_MAX_SERVICE_TIER_CHARACTERS = 64
 
 
 class Generating(msgspec.Struct):
@@ -79,6 +80,9 @@ def build(
         raise RequestError(f"'n' has to be between 1 and {MAX_CHOICES}, not {choices}.", param="n")
     if len(body.stream_options) > _MAX_STREAM_OPTIONS_BYTES:
         raise RequestError("'stream_options' is too long.", param="stream_options")
+    tier = body.service_tier or ""
+    if len(tier) > _MAX_SERVICE_TIER_CHARACTERS:
+        raise RequestError("'service_tier' is too long.", param="service_tier")
     fields = ["model", *(name for name in _EDITABLE if getattr(body, name))]
     fields += [name for name, value in limits.items() if value is not msgspec.UNSET]
     if body.service_tier is not msgspec.UNSET:
@@ -92,7 +96,7 @@ def build(
         output_limit_fields=tuple(given),
         are_output_limits_equal=len(set(given.values())) <= 1,
         choices=choices * max(1, prompts),
-        service_tier=body.service_tier or "",
+        service_tier=tier,
         fields=frozenset(fields),
         stream_options=bytes(body.stream_options),
         **counts,

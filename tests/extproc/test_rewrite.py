@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from extproc.headers import Headers
 from extproc.inspection import inspect
@@ -193,7 +194,9 @@ def fitted(
     """The body as a cluster with these settings gets it; None when it gets the client's own."""
     request = inspect(target, Headers(()), body)
     place = bound_for(target, limit if limit is not None else request.max_output_tokens)
-    place = replace(place, cluster=replace(place.cluster, **cluster), priority=priority, overrides=overrides or {})
+    place = structs.replace(
+        place, cluster=replace(place.cluster, **cluster), priority=priority, overrides=overrides or {}
+    )
     edited = rewrite(target, Headers(()), request, place, body).body
     return None if edited is None else json.loads(edited)
 

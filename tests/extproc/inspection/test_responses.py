@@ -74,6 +74,8 @@ def test_items_count_by_what_the_model_reads_of_them(items: list[object], text: 
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"tools": 7}, "tools"),
         ({"stream_options": {"a": "b" * 2000}}, "stream_options"),
+        ({"service_tier": "b" * 65}, "service_tier"),
+        ({"service_tier": 7}, "service_tier"),
     ],
 )
 def test_what_is_no_response_request_is_refused_at_the_field_at_fault(fields: dict[str, object], param: str) -> None:
