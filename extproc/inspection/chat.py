@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from extproc.inspection.content import Tally
 from extproc.inspection.json import decode
 from extproc.inspection.openai import Generating, Limit, build
+from extproc.inspection.parts import Tally
 from extproc.inspection.request import InferenceRequest, RequestError
 from extproc.inspection.target import Operation
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from extproc.inspection.content import Tally
+from extproc.inspection.parts import Tally
 from extproc.inspection.request import RequestError
 
 _TOKEN_IDS = msgspec.json.Decoder(list[int])

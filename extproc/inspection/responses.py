@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from extproc.inspection.chat import MESSAGE_TOKENS
-from extproc.inspection.content import Tally
 from extproc.inspection.json import decode
 from extproc.inspection.openai import Generating, Limit, build
+from extproc.inspection.parts import Tally
 from extproc.inspection.request import InferenceRequest, RequestError
 from extproc.inspection.target import Operation
 

@@ -234,10 +234,11 @@ class Cluster:
 
     def frontend_for(self, protocol: Protocol, operation: str) -> Frontend | None:
         """The API that takes such a request; None where the cluster has none."""
-        if protocol is Protocol.TRITON:
-            return self.frontends.get(protocol)
-        frontend = self.frontends.get(Protocol.OPENAI)
-        return frontend if frontend is not None and operation in frontend.operations else None
+        api = Protocol.OPENAI if protocol is Protocol.ANTHROPIC else protocol
+        frontend = self.frontends.get(api)
+        if frontend is None or (api is Protocol.OPENAI and operation not in frontend.operations):
+            return None
+        return frontend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

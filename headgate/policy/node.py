@@ -178,14 +178,14 @@ class Node:
         """A size: bytes, or with a unit such as `64KiB` or `8MiB`; 0 when wrong."""
         return int(self._quantity(_BYTES, "a size such as 64KiB or 8MiB"))
 
-    def choice(self, kind: type[Choice], without: Container[Choice] = ()) -> Choice | None:
-        """One word of a closed set, less some; None when wrong."""
+    def choice(self, kind: type[Choice]) -> Choice | None:
+        """One word of a closed set; None when wrong."""
         value = str(self._node.value) if isinstance(self._node, yaml.ScalarNode) else ""
-        allowed = [word for word in kind if word not in without]
-        if value not in allowed:
-            self.report(f"has to be one of {', '.join(allowed)}, not {self._shown}")
+        try:
+            return kind(value)
+        except ValueError:
+            self.report(f"has to be one of {', '.join(kind)}, not {self._shown}")
             return None
-        return kind(value)
 
     def reference(self, kind: str, names: Container[str] | None) -> str:
         """A name that has to be among `names` (None: nobody knows them, any will do); "" when it is not."""

@@ -33,6 +33,18 @@ _PLACES = (
     ("completion_tokens", ("usage", "completion_tokens")),
     ("total_tokens", ("usage", "total_tokens")),
     ("cached_tokens", ("usage", "prompt_tokens_details", "cached_tokens")),
+    # OpenAI's responses and Anthropic's messages, whole ...
+    ("prompt_tokens", ("usage", "input_tokens")),
+    ("completion_tokens", ("usage", "output_tokens")),
+    ("cached_tokens", ("usage", "input_tokens_details", "cached_tokens")),
+    ("cached_tokens", ("usage", "cache_read_input_tokens")),
+    # ... and in the last event of the one's stream, the first of the other's.
+    ("prompt_tokens", ("response", "usage", "input_tokens")),
+    ("completion_tokens", ("response", "usage", "output_tokens")),
+    ("total_tokens", ("response", "usage", "total_tokens")),
+    ("cached_tokens", ("response", "usage", "input_tokens_details", "cached_tokens")),
+    ("prompt_tokens", ("message", "usage", "input_tokens")),
+    ("cached_tokens", ("message", "usage", "cache_read_input_tokens")),
     # Triton's TensorRT-LLM ensemble answers these at the top level when asked for them.
     ("prompt_tokens", ("num_input_tokens",)),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from enum import StrEnum
 from types import MappingProxyType
 
 from headgate.policy.model import (
@@ -20,10 +21,15 @@ from headgate.policy.node import Node, optional_integer
 
 _FRONTEND = ("protocol", "model", "endpoints")
 _OPTIONAL = ("operations",)
-_SPOKEN_ONLY = (Protocol.ANTHROPIC,)
-"""Served as an operation of another protocol."""
 _TAKES_PRIORITY = (Backend.TRTLLM, Backend.VLLM)
 _ENDPOINT = r"(?:[A-Za-z0-9_.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}"
+
+
+class _FrontendProtocol(StrEnum):
+    """What a frontend's `protocol` may say; Anthropic's API is one more operation of OpenAI's."""
+
+    OPENAI = Protocol.OPENAI
+    TRITON = Protocol.TRITON
 
 
 def read_cluster(name: str, node: Node) -> Cluster:
@@ -77,18 +83,20 @@ def _listed(cluster: str, fields: Mapping[str, Node]) -> dict[Protocol, Frontend
 
 def _frontend(cluster: str, node: Node, fields: Mapping[str, Node]) -> Frontend | None:
     node.require(fields, _FRONTEND)
-    protocol = fields["protocol"].choice(Protocol, without=_SPOKEN_ONLY) if "protocol" in fields else None
+    spoken = fields["protocol"].choice(_FrontendProtocol) if "protocol" in fields else None
     model = fields["model"].text() if "model" in fields else ""
     endpoints = fields["endpoints"].elements(empty="names no endpoint") if "endpoints" in fields else []
     addresses = tuple(_endpoint(endpoint) for endpoint in endpoints)
-    operations = _operations(fields["operations"], protocol) if "operations" in fields else DEFAULT_OPERATIONS
-    if protocol is None:
+    operations = _operations(fields["operations"], spoken) if "operations" in fields else DEFAULT_OPERATIONS
+    if spoken is None:
         return None
-    return Frontend(protocol=protocol, model=model, endpoints=addresses, envoy_cluster=cluster, operations=operations)
+    return Frontend(
+        protocol=Protocol(spoken), model=model, endpoints=addresses, envoy_cluster=cluster, operations=operations
+    )
 
 
-def _operations(node: Node, protocol: Protocol | None) -> frozenset[str]:
-    if protocol is Protocol.TRITON:
+def _operations(node: Node, spoken: _FrontendProtocol | None) -> frozenset[str]:
+    if spoken is _FrontendProtocol.TRITON:
         node.report("is only for the protocol openai")
     named = (element.choice(OpenAiOperation) for element in node.elements(empty="names no operation"))
     return frozenset(operation.value for operation in named if operation is not None)

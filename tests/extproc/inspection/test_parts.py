@@ -8,7 +8,7 @@ import struct
 import msgspec
 import pytest
 
-from extproc.inspection.content import UNKNOWN_AUDIO_SECONDS, Tally
+from extproc.inspection.parts import UNKNOWN_AUDIO_SECONDS, Tally
 from extproc.inspection.request import RequestError
 
 
