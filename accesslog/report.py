@@ -24,7 +24,7 @@ class Reporter:
         metrics = self._metrics
         # Only a request that ran names a model of the policy; a refused one may name anything.
         model = record.model if record.cluster else ""
-        metrics.requests.labels(record.tier, model, record.cluster, str(record.status)).inc()
+        metrics.requests.labels(record.tier, model, record.cluster, str(record.status), record.outcome).inc()
         if record.verdict != "REJECT":
             metrics.request_duration_seconds.labels(record.tier, model).observe(record.duration_seconds)
             if record.first_byte_seconds is not None and record.status == 200:
@@ -36,5 +36,5 @@ class Reporter:
             ("cached", record.cached_tokens),
         ):
             if amount:
-                metrics.tokens.labels(tenant, model, kind).inc(amount)
+                metrics.tokens.labels(tenant, model, kind, "reported").inc(amount)
         _log.info("request", extra={FIELDS: {name: getattr(record, name) for name in _NAMES}})

@@ -58,7 +58,7 @@ class Counted:
         return self.metrics.registry.get_sample_value(f"headgate_{name}", labels)
 
     def requests(self, **labels: str) -> float | None:
-        known = {"tier": "premium", "model": "assistant", "cluster": "best", "code": "200"}
+        known = {"tier": "premium", "model": "assistant", "cluster": "best", "code": "200", "outcome": "served"}
         return self.value("requests_total", **known | labels)
 
 
@@ -103,7 +103,7 @@ def test_tokens_are_counted_by_tenant_model_and_kind_where_they_are_known() -> N
     )
 
     def tokens(kind: str) -> float | None:
-        return counted.value("tokens_total", tenant="acme", model="assistant", kind=kind)
+        return counted.value("tokens_total", tenant="acme", model="assistant", kind=kind, source="reported")
 
     assert (tokens("prompt"), tokens("output"), tokens("cached")) == (140.0, 128.0, 5.0)
 
@@ -118,7 +118,7 @@ def test_a_model_the_policy_does_not_know_is_no_label() -> None:
 def test_tenants_beyond_the_cap_count_as_other() -> None:
     counted = Counted(*(finished(tenant=f"tenant-{number}", prompt_tokens=1) for number in range(1003)))
 
-    assert counted.value("tokens_total", tenant="other", model="assistant", kind="prompt") == 3.0
+    assert counted.value("tokens_total", tenant="other", model="assistant", kind="prompt", source="reported") == 3.0
 
 
 def test_a_request_is_one_json_line(caplog: pytest.LogCaptureFixture) -> None:
