@@ -47,6 +47,7 @@ class RequestRecord:
         charged_tokens: what its lease and its tenant's token limit were charged: prompt plus capped output.
         estimated_output_tokens: what the response looks like where its usage was not reported; None when no model ran.
         outcome: how it ended.
+        is_stream: the response came as events; else its first byte says nothing of its first token.
         started_at: seconds since the epoch.
         upstream_sent_seconds: until the last byte was sent to the model server; None when nothing was.
         last_byte_seconds: until the model server's last byte; None when it sent none.
@@ -79,6 +80,7 @@ class RequestRecord:
     charged_tokens: int
     estimated_output_tokens: int | None = None
     outcome: Outcome = Outcome.SERVED
+    is_stream: bool = False
     started_at: float = 0.0
     upstream_sent_seconds: float | None = None
     last_byte_seconds: float | None = None
@@ -122,9 +124,9 @@ class RequestRecord:
 
     @property
     def output_token_seconds(self) -> float | None:
-        """Between two output tokens, on average; None unless at least two were reported."""
+        """Between two output tokens, on average; None unless a stream reported at least two."""
         first, last, count = self.first_byte_seconds, self.last_byte_seconds, self.output_tokens
-        if first is None or last is None or count is None or count < 2:
+        if not self.is_stream or first is None or last is None or count is None or count < 2:
             return None
         return max(0.0, last - first) / (count - 1)
 
