@@ -45,7 +45,9 @@ def _is_finished(common: pb.AccessLogCommon) -> bool:
 def _record(entry: pb.HTTPAccessLogEntry) -> RequestRecord:
     common, request, response = entry.common_properties, entry.request, entry.response
     known = common.metadata.filter_metadata
-    decision, usage, rate_limit = (_fields(known, name) for name in (_DECISION, _USAGE, _RATE_LIMIT))
+    decision, rate_limit = _fields(known, _DECISION), _fields(known, _RATE_LIMIT)
+    # The filters that read usage read our own refusals as well.
+    usage = _fields(known, _USAGE) if common.HasField("time_to_first_upstream_rx_byte") else {}
     # Rate limits come after the decision: their refusal is the last word.
     last_word = rate_limit if _text(rate_limit, "verdict") else decision
     verdict, cluster = _text(last_word, "verdict"), _text(decision, "cluster")

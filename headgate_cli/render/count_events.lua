@@ -11,15 +11,17 @@ function envoy_on_response(handle)
   local events, tokens, rest = 0, nil, ""
   for chunk in handle:bodyChunks() do
     local text, first = rest .. chunk:getBytes(0, chunk:length()), 1
-    for line, after in text:gmatch("([^\n]*)\n()") do
-      first = after
-      if line:sub(1, 5) == "data:" then
+    local last = text:find("\n", 1, true)
+    while last do
+      if text:sub(first, first + 4) == "data:" then
         events = events + 1
-        local said = line:match('"num_output_tokens"%s*:%s*(%d+)')
+        local said = text:sub(first, last):match('"num_output_tokens"%s*:%s*(%d+)')
         if said then
           tokens = (tokens or 0) + tonumber(said)
         end
       end
+      first = last + 1
+      last = text:find("\n", first, true)
     end
     rest = text:sub(first)
     if #rest > LONGEST_LINE then

@@ -44,6 +44,7 @@ def entry(
         upstream_request_attempt_count=1,
         upstream_cluster="best.openai",
         route_name="decided",
+        time_to_first_upstream_rx_byte=Duration(nanos=240_000_000),
         time_to_last_upstream_tx_byte=Duration(nanos=125_000_000),
         time_to_last_upstream_rx_byte=Duration(seconds=3, nanos=400_000_000),
         access_log_type=pb.DownstreamEnd,

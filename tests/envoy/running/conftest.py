@@ -46,6 +46,7 @@ clusters:
   standard: {{protocol: openai, model: m, endpoints: ["127.0.0.1:{standard}"]}}
   best: {{protocol: triton, model: m, endpoints: ["127.0.0.1:{best}"]}}
   absent: {{protocol: openai, model: m, endpoints: ["127.0.0.1:{absent}"]}}
+  half: {{protocol: openai, model: m, endpoints: ["127.0.0.1:{absent}", "127.0.0.1:{standard}"]}}
 """
 
 
@@ -66,6 +67,8 @@ class Model:
     Attributes:
         release: when set, waited for after the first chunk.
         is_silent: takes the request and answers nothing.
+        breaks_off: closes after the chunks, of which more were promised; without chunks, before any answer.
+        pause_seconds: between headers and body.
     """
 
     requests: list[Request] = field(default_factory=list)
@@ -75,6 +78,8 @@ class Model:
     chunks: tuple[bytes, ...] = (b"{}",)
     release: asyncio.Event | None = None
     is_silent: bool = False
+    breaks_off: bool = False
+    pause_seconds: float = 0.0
     port: int = 0
 
     def reset(self) -> None:
@@ -98,14 +103,19 @@ class Model:
             writer.close()
 
     async def _answer(self, writer: asyncio.StreamWriter) -> None:
-        length = sum(len(chunk) for chunk in self.chunks)
+        if self.breaks_off and not self.chunks:
+            raise ConnectionAbortedError
+        length = sum(len(chunk) for chunk in self.chunks) + self.breaks_off
         lines = (f"HTTP/1.1 {self.status} -", f"content-type: {self.content_type}", *self.headers)
         writer.write("\r\n".join((*lines, f"content-length: {length}", "", "")).encode())
+        await asyncio.sleep(self.pause_seconds)
         for chunk in self.chunks:
             writer.write(chunk)
             await writer.drain()
             if self.release:
                 await self.release.wait()
+        if self.breaks_off:
+            raise ConnectionAbortedError
 
 
 async def _read_request(reader: asyncio.StreamReader) -> Request:
