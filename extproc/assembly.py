@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from extproc.desk import AdmissionDesk
+from extproc.gauges import watch_room
 from extproc.report import Reporter
 from extproc.service import ExtProcService
 from extproc.signals import ClusterSignals
@@ -50,4 +51,5 @@ def assemble(process: Process) -> ExtProcService:
             *(((Scope.CLUSTER, name), store.in_flight(Scope.CLUSTER, name)) for name in policy().clusters),
         ],
     )
+    watch_room(metrics, policy, store)
     return service

@@ -16,6 +16,7 @@ from headgate.errors import PolicyError, SettingsError
 from headgate.health import Health
 from headgate.http import HttpServer
 from headgate.logs import FIELDS, configure_logs
+from headgate.loop_lag import LoopLag
 from headgate.metrics import Metrics
 from headgate.policy.model import MAX_BODY_BYTES, Policy
 from headgate.policy.watch import PolicyFile
@@ -88,7 +89,10 @@ class Process:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
+        lag = LoopLag(self.metrics.loop_lag_seconds.observe)
+        lag.start()
         async with AsyncExitStack() as stack:
+            stack.callback(lag.stop)
             admin = HttpServer(
                 self.settings.admin_address, admin_application(self.metrics, self.health, self.policy.current)
             )
