@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from accesslog.cost import cost_dollars
 from accesslog.gen_ai import GenAi
 from accesslog.objective import has_met
+from headgate.cost import cost_dollars
 from headgate.metrics import Metrics
 from headgate.policy.model import Policy
 from headgate.record import Outcome, RequestRecord, UsageSource

@@ -64,6 +64,9 @@ class Part(Protocol):
 class Process:
     """What every Headgate process has: settings, a policy file, metrics, health, finished requests and an admin side.
 
+    Attributes:
+        parts: what services have to run beside themselves.
+
     Raises:
         PolicyError: the policy file is wrong.
         OSError: it cannot be read.
@@ -74,6 +77,7 @@ class Process:
         self.metrics = Metrics()
         self.health = Health(*health_names)
         self.records = RecordFeed()
+        self.parts: list[Part] = []
         self.policy = PolicyFile(settings.policy_path)
         self.policy.on_change(self._show_policy)
         self.policy.on_refused(self._show_refused)
@@ -97,7 +101,7 @@ class Process:
                 self.settings.admin_address, admin_application(self.metrics, self.health, self.policy.current)
             )
             addresses = {"admin": await stack.enter_async_context(_running(admin))}
-            for index, part in enumerate(parts):
+            for index, part in enumerate([*parts, *self.parts]):
                 addresses[f"http{index or ''}"] = await stack.enter_async_context(_running(part))
             for listener in listeners:
                 addresses[listener.name] = await stack.enter_async_context(self._serving(listener))
