@@ -283,7 +283,13 @@ def _routed(cluster: str, *, body: bytes | None = None, charged_tokens: int = 7,
         common.body_mutation.body = body
     common.header_mutation.set_headers.extend(_header(name, value) for name, value in stamped.items())
     answer = Answer(request_body=ext_proc_pb2.BodyResponse(response=common))
-    metadata = {"decision": "admit", "model": "assistant", "protocol": "openai", "charged_tokens": charged_tokens}
+    metadata = {
+        "decision": "admit",
+        "model": "assistant",
+        "protocol": "openai",
+        "charged_tokens": charged_tokens,
+        "server_timing": "hg-queue;dur=0.0, hg-decide;dur=0.12",
+    }
     answer.dynamic_metadata.update({"headgate": metadata})
     return answer
 
@@ -301,7 +307,15 @@ def _refused(status: int, body: bytes, **headers: str) -> Answer:
     immediate.status.code = status
     immediate.headers.set_headers.extend(_header(name.replace("_", "-"), value) for name, value in headers.items())
     answer = Answer(immediate_response=immediate)
-    answer.dynamic_metadata.update({"headgate": {"verdict": "REJECT", "decision": "reject; reason=test"}})
+    answer.dynamic_metadata.update(
+        {
+            "headgate": {
+                "verdict": "REJECT",
+                "decision": "reject; reason=test",
+                "server_timing": "hg-queue;dur=9.0, hg-decide;dur=0.20",
+            }
+        }
+    )
     return answer
 
 

@@ -99,5 +99,5 @@ def test_a_record_holds_what_ext_proc_said(stack: Stack) -> None:
     stack.post()
 
     said = {"decision": "admit", "model": "assistant", "protocol": "openai", "charged_tokens": 7}
-    assert stack.metadata("headgate") == said
+    assert said.items() <= stack.metadata("headgate").items()
     assert stack.record().common_properties.upstream_cluster == "standard"
