@@ -141,13 +141,13 @@ def _seconds(duration: Duration) -> float:
 
 
 def _text(fields: Mapping[str, Value], name: str) -> str:
-    return fields[name].string_value if name in fields else ""
+    value = fields.get(name)
+    return "" if value is None else value.string_value
 
 
 def _number(fields: Mapping[str, Value], name: str) -> float | None:
-    if name not in fields or fields[name].WhichOneof("kind") != "number_value":
-        return None
-    return fields[name].number_value
+    value = fields.get(name)
+    return value.number_value if value is not None and value.HasField("number_value") else None
 
 
 def _count(fields: Mapping[str, Value], name: str) -> int | None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 _log = logging.getLogger("headgate.record")
 
@@ -31,8 +32,7 @@ class UsageSource(StrEnum):
     NONE = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRecord:
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One finished request. Times count from `started_at`, the request's first byte at Envoy.
 
     Attributes:
