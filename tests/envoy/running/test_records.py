@@ -292,3 +292,15 @@ def test_the_trace_a_request_came_with_is_in_its_record(stack: Stack, record: RE
     assert record().traceparent == TRACE
     assert (record().route, record().upstream_cluster) == ("decided", "standard")
     assert record().started_at > 1_600_000_000
+
+
+def test_a_response_costs_two_messages_and_a_record_however_many_chunks_it_has(stack: Stack, record: READ) -> None:
+    sent = "http.headgate.ext_proc.stream_msgs_sent"
+    before = stack.statistic(sent)
+    model = stack.models["standard"]
+    model.content_type, model.chunks = SSE, (tokens(1),) * 300
+
+    stack.post()
+
+    assert record().estimated_output_tokens == 64
+    assert stack.statistic(sent) - before == 2
