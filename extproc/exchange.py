@@ -351,6 +351,7 @@ class Exchange:
             max_output_tokens=(attempt.destination.max_output_tokens or 0) if attempt else 0,
             charged_tokens=attempt.destination.charged_tokens if attempt else 0,
             queue_wait_seconds=waited_seconds,
+            traceparent=self._headers.get("traceparent"),
         )
 
 

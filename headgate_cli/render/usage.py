@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from envoy_data_plane.envoy.config.core.v3 import TypedExtensionConfig
+from pathlib import Path
+
+from envoy_data_plane.envoy.config.core.v3 import DataSource, TypedExtensionConfig
 from envoy_data_plane.envoy.extensions.content_parsers.json.v3 import (
     JsonContentParser,
     JsonContentParserRuleConfig,
@@ -15,6 +17,7 @@ from envoy_data_plane.envoy.extensions.filters.http.json_to_metadata.v3 import (
     JsonToMetadataSelector,
     JsonToMetadataValueType,
 )
+from envoy_data_plane.envoy.extensions.filters.http.lua.v3 import Lua
 from envoy_data_plane.envoy.extensions.filters.http.sse_to_metadata.v3 import (
     SseToMetadata,
     SseToMetadataProcessingRules,
@@ -48,7 +51,8 @@ _PLACES = (
     # Triton's TensorRT-LLM ensemble answers these at the top level when asked for them.
     ("prompt_tokens", ("num_input_tokens",)),
 )
-# Only of a whole document: in a stream each of Triton's events counts its own tokens, and the last is no total.
+# Only of a whole document: in a stream each of Triton's events counts its own tokens, and the script adds them up.
+_COUNT_EVENTS = Path(__file__).with_name("count_events.lua")
 _DOCUMENT_PLACES = (*_PLACES, ("completion_tokens", ("num_output_tokens",)))
 
 
@@ -70,6 +74,12 @@ def sse_usage() -> HttpFilter:
     )
     config = SseToMetadata(response_rules=SseToMetadataProcessingRules(content_parser=parser))
     return http_filter("envoy.filters.http.sse_to_metadata", config)
+
+
+def event_count() -> HttpFilter:
+    """How many events a stream had, and the sum of what they say each produced."""
+    script = DataSource(inline_string=_COUNT_EVENTS.read_text())
+    return http_filter("envoy.filters.http.lua", Lua(default_source_code=script))
 
 
 def _rule(key: str, path: tuple[str, ...]) -> JsonToMetadataRule:
