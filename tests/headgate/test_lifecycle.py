@@ -116,8 +116,8 @@ def test_a_broken_policy_ends_the_start_with_every_error_and_no_traceback(
     assert (code, output) == (64, "")
     assert errors == (
         "the policy cannot be used (2 problems):\n"
-        f"  {policy_file}:15 tenants.acme.tier: no tier named 'premuim'\n"
-        f"  {policy_file}:36 tiers.premium.queue.max_wait: "
+        f"  {policy_file}:16 tenants.acme.tier: no tier named 'premuim'\n"
+        f"  {policy_file}:37 tiers.premium.queue.max_wait: "
         "has to be a duration such as 200ms, 2s or 5m, not '2'\n"
     )
 
@@ -263,8 +263,8 @@ def test_a_policy_is_changed_broken_and_mended_while_it_is_in_force(started: lis
     refusal = headgate.until("the new policy is refused; the old one stays")
     assert (refusal["level"], refusal["logger"]) == ("error", "headgate.policy")
     assert refusal["problems"] == [
-        f"{policy_file}:15 tenants.acme.tier: no tier named 'premuim'",
-        f"{policy_file}:36 tiers.premium.queue.max_wait: has to be a duration such as 200ms, 2s or 5m, not '2'",
+        f"{policy_file}:16 tenants.acme.tier: no tier named 'premuim'",
+        f"{policy_file}:37 tiers.premium.queue.max_wait: has to be a duration such as 200ms, 2s or 5m, not '2'",
     ]
     broken = samples(admin)
     assert (broken["headgate_policy_reload_failed"], broken["headgate_policy_reload_errors_total"]) == (1, 1)
