@@ -11,14 +11,16 @@ from collections.abc import Callable
 from functools import partial
 
 from extproc.events import AcquireLease, JoinQueue, LeaseGranted, LeaseRefused, StoreFailed
-from extproc.queue import FairQueue, Waiter
+from extproc.lane import Waiter
+from extproc.queue import FairQueue, NoPlace
 from headgate.store import Lease, Refused, Scope, Store
+from headgate.store.ledger import MAX_RETRY_AFTER_SECONDS, MIN_RETRY_AFTER_SECONDS
 
 Answer = LeaseGranted | LeaseRefused | StoreFailed
 TakeAnswer = Callable[[Answer], None]
 """Told the answer, once. It may not raise: others are served in the same turn."""
 _RETRY_AFTER_SECONDS = 1.0
-"""For a refusal that the store, which knows how long leases are held, was not asked about."""
+"""For a refusal that the store was not asked about, while the pace of the queue is not known."""
 
 
 class AdmissionDesk:
@@ -41,12 +43,13 @@ class AdmissionDesk:
         """
         cluster = effect.request.cluster
         if cluster is not None and self.queue.has_claim(cluster, effect.priority):
-            answer(LeaseRefused(Scope.CLUSTER, _RETRY_AFTER_SECONDS))
+            retry_after_seconds = _retry_after(self.queue.claims_met_in_seconds(cluster, effect.priority))
+            answer(LeaseRefused(Scope.CLUSTER, retry_after_seconds))
             return
         self._store.acquire(effect.request, lambda outcome: answer(_as_answer(outcome)))
 
     def wait(self, effect: JoinQueue, answer: TakeAnswer) -> Waiting | None:
-        """Wait for a slot; None when the queue is full, and `answer` has been told."""
+        """Wait for a slot; None when there is no place, and `answer` has been told."""
         loop = asyncio.get_running_loop()
         waiter = self.queue.join(
             effect.request,
@@ -55,9 +58,10 @@ class AdmissionDesk:
             weight=effect.weight,
             size_bytes=effect.size_bytes,
             now=loop.time(),
+            max_wait_seconds=effect.max_wait_seconds,
         )
-        if waiter is None:
-            answer(LeaseRefused(effect.scope, _RETRY_AFTER_SECONDS, queue_reason="queue_full"))
+        if isinstance(waiter, NoPlace):
+            answer(LeaseRefused(effect.scope, _retry_after(waiter.expected_wait_seconds), waiter.reason))
             return None
         # Something may have been released between the refusal and now: asked before the time is up, however short.
         self._ask_again(effect.request.cluster or "")
@@ -143,7 +147,7 @@ class AdmissionDesk:
             # Left while the store made up its mind.
             self.release(lease)
             return
-        self.queue.granted(waiter)
+        self.queue.granted(waiter, _now())
         waiting.timer.cancel()
         waiting.answer(LeaseGranted(lease, _now() - waiter.joined_at))
 
@@ -186,3 +190,9 @@ def _as_answer(outcome: Lease | Refused | None) -> Answer:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _retry_after(expected_wait_seconds: float | None) -> float:
+    if expected_wait_seconds is None:
+        return _RETRY_AFTER_SECONDS
+    return min(max(expected_wait_seconds, MIN_RETRY_AFTER_SECONDS), MAX_RETRY_AFTER_SECONDS)

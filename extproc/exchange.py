@@ -63,6 +63,7 @@ _SCOPE_MESSAGES = {
 }
 _QUEUE_MESSAGES = {
     "queue_full": "The model is at capacity and its queue is full; retry shortly.",
+    "queue_too_long": "The model is at capacity and its queue is longer than may be waited for; retry later.",
     "queue_timeout": "The model is at capacity and the wait for it took too long; retry shortly.",
     "client_deadline": "The model is at capacity and the wait for it took as long as the client allows.",
 }

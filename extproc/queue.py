@@ -3,142 +3,36 @@
 A line per cluster and tier. Between tiers the better priority goes first, and every `AGEING_SECONDS` of waiting count
 as one step of priority, so that no tier starves. Inside a tier, tenants share by deficit round robin on token cost
 and weight; inside a tenant, first come first served. Whoever is refused for a scope of its own (tenant, tier) stands
-aside until something of that scope is released, and holds up nobody else.
+aside until something of that scope is released, and holds up nobody else. Who cannot be served in time is not let in.
 
 Pure bookkeeping: nothing here waits or reads a clock.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
-from collections import OrderedDict, defaultdict
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass
 
+from extproc.lane import Lane, Waiter
+from extproc.pace import Pace
 from headgate.policy.model import Queue
 from headgate.store import LeaseRequest, Scope
 
 AGEING_SECONDS = 20.0
 """A request of priority p is served before fresh ones of priority q < p after (p - q) times this, at the latest."""
+TOO_LONG_MARGIN = 1.25
+"""How far the expected wait has to exceed the longest one allowed before nobody is let in."""
 _MAX_PASSED_FOR_TOKENS = 16
 """How many tenants whose request is too big for the room left are passed over before their tier is taken for full."""
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class Waiter:
-    """One waiting request; `joined_at` in seconds, monotonic."""
+@dataclass(frozen=True, slots=True)
+class NoPlace:
+    """Why a request may not wait (`queue_full`, `queue_too_long`), and how long it would; None when that is unknown."""
 
-    ticket: int
-    request: LeaseRequest
-    weight: float
-    size_bytes: int
-    joined_at: float
-
-    @property
-    def cost_tokens(self) -> int:
-        """What its turn costs its tenant."""
-        return max(1, self.request.tokens)
-
-
-@dataclass(slots=True)
-class _TenantLine:
-    """One tenant's waiters in a lane, oldest first, and what it may still spend before the next tenant's turn."""
-
-    weight: float
-    waiters: dict[int, Waiter] = field(default_factory=dict)
-    deficit_tokens: float = 0.0
-    had_turn: bool = False
-
-    @property
-    def head(self) -> Waiter:
-        return next(iter(self.waiters.values()))
-
-
-class _Lane:
-    """The waiters of one tier for one cluster: tenants that can be served, and those that stand aside."""
-
-    def __init__(self, tier: str) -> None:
-        self.tier = tier
-        self.priority = 0
-        self.length = 0
-        self.size_bytes = 0
-        self.is_full = False
-        self.too_big: set[str] = set()
-        self._ring: OrderedDict[str, _TenantLine] = OrderedDict()
-        self._aside: dict[str, _TenantLine] = {}
-        # Heads of lines by age; an entry whose waiter is no head any more, or stands aside, goes when it surfaces.
-        self._by_age: list[tuple[float, int, str]] = []
-        self._quantum_tokens = 1
-
-    def add(self, waiter: Waiter) -> None:
-        tenant = waiter.request.tenant
-        line = self._ring.get(tenant) or self._aside.get(tenant)
-        if line is None:
-            line = self._ring[tenant] = _TenantLine(waiter.weight)
-        line.waiters[waiter.ticket] = waiter
-        self.length += 1
-        self.size_bytes += waiter.size_bytes
-        # A quantum no smaller than any cost lets every visit serve somebody: a turn is found in constant time.
-        self._quantum_tokens = max(self._quantum_tokens, waiter.cost_tokens)
-        if len(line.waiters) == 1:
-            self._note_head(line)
-
-    def remove(self, waiter: Waiter) -> None:
-        tenant = waiter.request.tenant
-        line = self._ring.get(tenant) or self._aside[tenant]
-        was_head = line.head is waiter
-        del line.waiters[waiter.ticket]
-        self.length -= 1
-        self.size_bytes -= waiter.size_bytes
-        if not line.waiters:
-            # A tenant with nothing waiting keeps no credit.
-            self._ring.pop(tenant, None)
-            self._aside.pop(tenant, None)
-        elif was_head:
-            self._note_head(line)
-
-    def oldest(self) -> Waiter | None:
-        """The longest waiting of those who can be served."""
-        while self._by_age:
-            _, ticket, tenant = self._by_age[0]
-            line = self._ring.get(tenant)
-            if line is not None and line.head.ticket == ticket:
-                return line.head
-            heapq.heappop(self._by_age)
-        return None
-
-    def next(self) -> Waiter | None:
-        """Whose turn it is by deficit round robin."""
-        while self._ring:
-            tenant, line = next(iter(self._ring.items()))
-            if not line.had_turn:
-                line.had_turn = True
-                line.deficit_tokens += self._quantum_tokens * line.weight
-            if line.deficit_tokens >= line.head.cost_tokens:
-                return line.head
-            line.had_turn = False
-            self._ring.move_to_end(tenant)
-        return None
-
-    def charge(self, waiter: Waiter) -> None:
-        """Let a served waiter's tenant pay; before it is removed."""
-        self._ring[waiter.request.tenant].deficit_tokens -= waiter.cost_tokens
-
-    def stand_aside(self, tenant: str) -> None:
-        line = self._ring.pop(tenant, None)
-        if line is not None:
-            line.had_turn = False
-            self._aside[tenant] = line
-
-    def come_back(self, tenant: str) -> None:
-        line = self._aside.pop(tenant, None)
-        if line is not None:
-            self._ring[tenant] = line
-            self._note_head(line)
-
-    def _note_head(self, line: _TenantLine) -> None:
-        head = line.head
-        heapq.heappush(self._by_age, (head.joined_at, head.ticket, head.request.tenant))
+    reason: str
+    expected_wait_seconds: float | None
 
 
 class FairQueue:
@@ -146,23 +40,41 @@ class FairQueue:
 
     def __init__(self) -> None:
         self._tickets = itertools.count()
-        self._lanes: dict[str, dict[str, _Lane]] = {}
+        self._lanes: dict[str, dict[str, Lane]] = {}
         self._waiters: dict[int, Waiter] = {}
+        self._paces: defaultdict[tuple[str, str], Pace] = defaultdict(Pace)
         self._full_tiers: set[str] = set()
         self._full_tenants: defaultdict[str, set[str]] = defaultdict(set)
 
     def join(
-        self, request: LeaseRequest, *, queue: Queue, priority: int, weight: float, size_bytes: int, now: float
-    ) -> Waiter | None:
-        """Stand at the end of the tier's line for the cluster; None when that is full (requests or bytes)."""
-        lane = self._lanes.setdefault(request.cluster or "", {}).setdefault(request.tier, _Lane(request.tier))
-        lane.priority = priority
+        self,
+        request: LeaseRequest,
+        *,
+        queue: Queue,
+        priority: int,
+        weight: float,
+        size_bytes: int,
+        now: float,
+        max_wait_seconds: float | None = None,
+    ) -> Waiter | NoPlace:
+        """Stand at the end of the tier's line for the cluster, unless that is full or its turn comes clearly too late.
+
+        Args:
+            max_wait_seconds: this request's own patience; None for the tier's.
+        """
+        lane = self._lane_for(request, priority)
+        lane.pace.watch(now, is_contended=lane.is_contended, max_wait_seconds=queue.max_wait_seconds)
+        expected_seconds = lane.expected_wait_seconds(request, weight)
+        patience_seconds = queue.max_wait_seconds if max_wait_seconds is None else max_wait_seconds
         if lane.length >= queue.max_depth or lane.size_bytes + size_bytes > queue.max_bytes:
             self._drop_if_empty(request)
-            return None
+            return NoPlace("queue_full", expected_seconds)
+        if expected_seconds is not None and expected_seconds > TOO_LONG_MARGIN * patience_seconds:
+            return NoPlace("queue_too_long", expected_seconds)
         ticket = next(self._tickets)
         waiter = Waiter(ticket=ticket, request=request, weight=weight, size_bytes=size_bytes, joined_at=now)
         lane.add(waiter)
+        lane.pace.watch(now, is_contended=lane.is_contended)
         self._waiters[ticket] = waiter
         return waiter
 
@@ -185,11 +97,16 @@ class FairQueue:
         # Age serves the one who has it, not whose turn it is.
         return oldest if now - oldest.joined_at >= AGEING_SECONDS else lane.next()
 
-    def granted(self, waiter: Waiter) -> None:
+    def granted(self, waiter: Waiter, now: float) -> None:
         """A waiter got its slot: its tenant pays, and it leaves."""
-        if waiter.ticket in self._waiters:
-            self._lane(waiter.request).charge(waiter)
-            self.leave(waiter)
+        if waiter.ticket not in self._waiters:
+            return
+        lane = self._lane(waiter.request)
+        lane.charge(waiter)
+        lane.pace.watch(now, is_contended=True)
+        lane.pace.served(waiter.cost_tokens)
+        self.leave(waiter)
+        lane.pace.watch(now, is_contended=lane.is_contended)
 
     def refused(self, waiter: Waiter, scope: Scope, now: float) -> None:
         """The store said no to the one whose turn it was: who need not be asked again until something is released."""
@@ -199,6 +116,7 @@ class FairQueue:
         match scope:
             case Scope.TENANT:
                 lane.stand_aside(request.tenant)
+                lane.pace.watch(now, is_contended=lane.is_contended)
                 self._full_tenants[request.tenant].add(request.cluster or "")
             case Scope.TIER:
                 self._full_tiers.add(request.tier)
@@ -240,6 +158,18 @@ class FairQueue:
             for lane in self._lanes.get(cluster, {}).values()
         )
 
+    def waits_for_cluster(self, cluster: str, tier: str) -> bool:
+        """Whether somebody of the tier waits for room there, and not for a release of its own tenant's."""
+        lane = self._lanes.get(cluster, {}).get(tier)
+        return lane is not None and lane.is_contended
+
+    def claims_met_in_seconds(self, cluster: str, priority: int) -> float | None:
+        """When those of this or a better priority who wait there will have been served; None when that is unknown."""
+        waits = [
+            lane.emptied_in_seconds() for lane in self._lanes.get(cluster, {}).values() if lane.priority <= priority
+        ]
+        return max((wait for wait in waits if wait is not None), default=None)
+
     def depth(self, cluster: str) -> int:
         """How many wait for a cluster."""
         return sum(lane.length for lane in self._lanes.get(cluster, {}).values())
@@ -251,7 +181,16 @@ class FairQueue:
     def __len__(self) -> int:
         return len(self._waiters)
 
-    def _lane(self, request: LeaseRequest) -> _Lane:
+    def _lane_for(self, request: LeaseRequest, priority: int) -> Lane:
+        cluster, tier = request.cluster or "", request.tier
+        lanes = self._lanes.setdefault(cluster, {})
+        lane = lanes.get(tier)
+        if lane is None:
+            lane = lanes[tier] = Lane(tier, self._paces[(cluster, tier)])
+        lane.priority = priority
+        return lane
+
+    def _lane(self, request: LeaseRequest) -> Lane:
         return self._lanes[request.cluster or ""][request.tier]
 
     def _drop_if_empty(self, request: LeaseRequest) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.queue import AGEING_SECONDS, FairQueue, Waiter
+from extproc.lane import Waiter
+from extproc.queue import AGEING_SECONDS, FairQueue, NoPlace
 from headgate.policy.model import Queue
 from headgate.store import LeaseRequest, Scope
 
@@ -30,14 +31,20 @@ def joined(
     size_bytes: int = 10,
 ) -> Waiter:
     waiter = queue.join(request, queue=limits, priority=priority, weight=weight, size_bytes=size_bytes, now=now)
-    assert waiter is not None
+    assert isinstance(waiter, Waiter)
     return waiter
+
+
+def refused(queue: FairQueue, *, limits: Queue = DEEP, size_bytes: int = 10, now: float = 0.0) -> NoPlace:
+    answer = queue.join(asking(), queue=limits, priority=0, weight=1.0, size_bytes=size_bytes, now=now)
+    assert isinstance(answer, NoPlace)
+    return answer
 
 
 def serve_all(queue: FairQueue, cluster: str = "best", now: float = 0.0) -> list[Waiter]:
     served: list[Waiter] = []
     while (waiter := queue.next(cluster, now)) is not None:
-        queue.granted(waiter)
+        queue.granted(waiter, now)
         served.append(waiter)
     return served
 
@@ -124,7 +131,7 @@ def test_age_serves_the_one_who_has_it_and_not_whose_turn_it_is() -> None:
     queue = FairQueue()
     joined(queue, asking("busy"))
     patient = joined(queue, asking("patient", tokens=10_000), now=0.5)
-    queue.granted(queue.next("best", 0.0) or patient)
+    queue.granted(queue.next("best", 0.0) or patient, 0.0)
     joined(queue, asking("busy"), now=1.0)
 
     assert queue.next("best", AGEING_SECONDS + 0.5) is patient
@@ -135,9 +142,9 @@ def test_a_line_is_bounded_in_requests_and_in_bytes() -> None:
     queue = FairQueue()
     joined(queue, asking(), limits=limits, size_bytes=60)
 
-    assert queue.join(asking(), queue=limits, priority=0, weight=1.0, size_bytes=41, now=0.0) is None
+    assert refused(queue, limits=limits, size_bytes=41) == NoPlace("queue_full", None)
     joined(queue, asking(), limits=limits, size_bytes=40)
-    assert queue.join(asking(), queue=limits, priority=0, weight=1.0, size_bytes=0, now=0.0) is None
+    assert refused(queue, limits=limits, size_bytes=0) == NoPlace("queue_full", None)
     assert queue.depth("best") == 2
 
 
@@ -145,7 +152,7 @@ def test_a_line_that_takes_nobody_leaves_no_trace() -> None:
     queue = FairQueue()
     closed = Queue(max_wait_seconds=1.0, max_depth=0)
 
-    assert queue.join(asking(), queue=closed, priority=0, weight=1.0, size_bytes=0, now=0.0) is None
+    assert refused(queue, limits=closed) == NoPlace("queue_full", None)
     assert queue.depths() == {}
 
 
@@ -156,7 +163,7 @@ def test_a_tenant_at_its_own_limit_stands_aside_until_one_of_its_requests_ends()
 
     queue.refused(blocked, Scope.TENANT, 0.0)
     assert queue.next("best", 0.0) is free
-    queue.granted(free)
+    queue.granted(free, 0.0)
     assert queue.next("best", 0.0) is None
     assert queue.released(asking("somebody")) == {"best"}
     assert queue.next("best", 0.0) is None
@@ -252,7 +259,7 @@ def test_whoever_joins_leaves_once_and_nobody_is_forgotten(steps: list[tuple[str
                 queue.leave(gone)
                 queue.leave(gone)
             case "serve" if waiter is not None:
-                queue.granted(waiter)
+                queue.granted(waiter, now)
                 del inside[waiter.ticket]
             case "tenant" | "tier" | "cluster" | "tokens" if waiter is not None:
                 scopes = {"tenant": Scope.TENANT, "tier": Scope.TIER, "cluster": Scope.CLUSTER}
