@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
@@ -57,8 +58,10 @@ class Lane:
         self.pace = pace
         self.priority = 0
         self.length = 0
+        self.tokens = 0
         self.size_bytes = 0
         self.is_full = False
+        self.served_at = -math.inf
         self.too_big: set[str] = set()
         self._ring: OrderedDict[str, _TenantLine] = OrderedDict()
         self._aside: dict[str, _TenantLine] = {}
@@ -74,6 +77,7 @@ class Lane:
         line.waiters[waiter.ticket] = waiter
         line.tokens += waiter.cost_tokens
         self.length += 1
+        self.tokens += waiter.cost_tokens
         self.size_bytes += waiter.size_bytes
         # A quantum no smaller than any cost lets every visit serve somebody: a turn is found in constant time.
         self._quantum_tokens = max(self._quantum_tokens, waiter.cost_tokens)
@@ -87,6 +91,7 @@ class Lane:
         del line.waiters[waiter.ticket]
         line.tokens -= waiter.cost_tokens
         self.length -= 1
+        self.tokens -= waiter.cost_tokens
         self.size_bytes -= waiter.size_bytes
         if not line.waiters:
             # A tenant with nothing waiting keeps no credit.
@@ -104,6 +109,11 @@ class Lane:
                 return line.head
             heapq.heappop(self._by_age)
         return None
+
+    def starved_seconds(self, now: float) -> float:
+        """For how long somebody has waited for the cluster and nobody was served."""
+        oldest = self.oldest()
+        return 0.0 if oldest is None else now - max(self.served_at, oldest.joined_at)
 
     def next(self) -> Waiter | None:
         """Whose turn it is by deficit round robin."""
@@ -129,8 +139,7 @@ class Lane:
 
     def expected_wait_seconds(self, request: LeaseRequest, weight: float) -> float | None:
         """How long a newcomer would wait, at the pace of late; None when that is unknown or nobody is before it."""
-        head = self.oldest()
-        if head is None or request.tenant in self._aside:
+        if self.oldest() is None or request.tenant in self._aside:
             return None
         own = self._ring.get(request.tenant)
         own_tokens = max(1, request.tokens) + (own.tokens if own is not None else 0)
@@ -142,16 +151,15 @@ class Lane:
         ]
         many = len(self._ring) - (own is not None)
         ahead = own_tokens + sum(others) * many / max(1, len(others))
-        return self.pace.seconds_for(ahead, head.cost_tokens)
+        return self.pace.seconds_for(ahead, max(request.tokens, self.tokens / self.length))
 
     def emptied_in_seconds(self) -> float | None:
         """How long serving all who wait for the cluster takes; None when that is unknown."""
-        head = self.oldest()
-        if head is None:
+        if self.oldest() is None:
             return None
         lines = list(itertools.islice(self._ring.values(), _LINES_LOOKED_AT))
         tokens = sum(line.tokens for line in lines) * len(self._ring) / len(lines)
-        return self.pace.seconds_for(tokens, head.cost_tokens)
+        return self.pace.seconds_for(tokens, self.tokens / self.length)
 
     def stand_aside(self, tenant: str) -> None:
         line = self._ring.pop(tenant, None)

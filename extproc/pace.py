@@ -9,7 +9,6 @@ import math
 
 _MEMORY_WAITS = 2.0
 _MEMORY_SECONDS = (2.0, 120.0)
-_KNOWN_AFTER_WAITS = 0.5
 _KNOWN_AFTER_SECONDS = 30.0
 
 
@@ -17,7 +16,7 @@ class Pace:
     """One line's.
 
     `max_wait_seconds`, the longest anybody of the line waits, is the horizon: the pace remembers twice that, and
-    says nothing before the line has been watched for half of it (30 s at most).
+    says nothing before the line has been watched for as long (30 s at most).
     """
 
     def __init__(self) -> None:
@@ -42,12 +41,12 @@ class Pace:
         """Somebody's turn came; after `watch`."""
         self._tokens += tokens
 
-    def seconds_for(self, tokens: float, head_tokens: int) -> float | None:
+    def seconds_for(self, tokens: float, next_tokens: float) -> float | None:
         """How long the line takes to serve so much; None while the pace is not known.
 
-        Taken for a little faster than seen, as if the first in line (`head_tokens`) were served this very moment: a
-        line nobody was served from has not stopped for ever.
+        Taken for a little faster than seen, as if somebody (`next_tokens`) were served this very moment: a line nobody
+        was served from has not stopped for ever.
         """
-        if self._seconds < min(_KNOWN_AFTER_WAITS * self._max_wait_seconds, _KNOWN_AFTER_SECONDS):
+        if self._seconds < min(self._max_wait_seconds, _KNOWN_AFTER_SECONDS):
             return None
-        return tokens * self._seconds / (self._tokens + head_tokens)
+        return tokens * self._seconds / (self._tokens + next_tokens)

@@ -1,7 +1,7 @@
 """Who waits for a slot, and whose turn it is.
 
-A line per cluster and tier. Between tiers the better priority goes first, and every `AGEING_SECONDS` of waiting count
-as one step of priority, so that no tier starves. Inside a tier, tenants share by deficit round robin on token cost
+A line per cluster and tier. Between tiers the better priority goes first, but a tier that starved for
+`STARVED_SECONDS` gets a slot now and then. Inside a tier, tenants share by deficit round robin on token cost
 and weight; inside a tenant, first come first served. Whoever is refused for a scope of its own (tenant, tier) stands
 aside until something of that scope is released, and holds up nobody else. Who cannot be served in time is not let in.
 
@@ -19,8 +19,12 @@ from extproc.pace import Pace
 from headgate.policy.model import Queue
 from headgate.store import LeaseRequest, Scope
 
-AGEING_SECONDS = 20.0
-"""A request of priority p is served before fresh ones of priority q < p after (p - q) times this, at the latest."""
+STARVED_SECONDS = 20.0
+"""A tier of which somebody has waited, and nobody was served, for so long gets the next slot."""
+STARVED_GRANTS = 8
+"""No more than one slot in so many goes to a starved tier, so that priorities hold however long an overload lasts."""
+PATIENT_SECONDS = 20.0
+"""A request too big for the room left lets smaller ones pass for so long; then the room is kept for it."""
 TOO_LONG_MARGIN = 1.25
 """How far the expected wait has to exceed the longest one allowed before nobody is let in."""
 _MAX_PASSED_FOR_TOKENS = 16
@@ -43,6 +47,8 @@ class FairQueue:
         self._lanes: dict[str, dict[str, Lane]] = {}
         self._waiters: dict[int, Waiter] = {}
         self._paces: defaultdict[tuple[str, str], Pace] = defaultdict(Pace)
+        self._kept_for: dict[str, Waiter] = {}
+        self._grants_in_order: defaultdict[str, int] = defaultdict(lambda: STARVED_GRANTS)
         self._full_tiers: set[str] = set()
         self._full_tenants: defaultdict[str, set[str]] = defaultdict(set)
 
@@ -80,31 +86,43 @@ class FairQueue:
 
     def leave(self, waiter: Waiter) -> None:
         """Leave the line, served or not. Leaving twice changes nothing."""
-        if self._waiters.pop(waiter.ticket, None) is not None:
-            self._lane(waiter.request).remove(waiter)
-            self._drop_if_empty(waiter.request)
+        if self._waiters.pop(waiter.ticket, None) is None:
+            return
+        cluster = waiter.request.cluster or ""
+        self._lane(waiter.request).remove(waiter)
+        self._drop_if_empty(waiter.request)
+        if self._kept_for.get(cluster) is waiter:
+            del self._kept_for[cluster]
+            for lane in self._lanes.get(cluster, {}).values():
+                lane.is_full = False
 
     def next(self, cluster: str, now: float) -> Waiter | None:
         """Whose turn it is at a cluster; None when nobody who could be served waits there."""
-        ranked = [
-            (lane.priority - (now - oldest.joined_at) // AGEING_SECONDS, oldest.joined_at, oldest.ticket, lane, oldest)
-            for lane in self._lanes.get(cluster, {}).values()
-            if not lane.is_full and lane.tier not in self._full_tiers and (oldest := lane.oldest()) is not None
-        ]
-        if not ranked:
+        lanes = self._open_lanes(cluster)
+        kept_for = self._kept_for.get(cluster)
+        if kept_for is not None:
+            kept_lane = self._lane(kept_for.request)
+            if kept_lane in lanes:
+                return kept_for
+            lanes = [lane for lane in lanes if lane.priority < kept_lane.priority]
+        if not lanes:
             return None
-        *_, lane, oldest = min(ranked, key=lambda entry: entry[:3])
-        # Age serves the one who has it, not whose turn it is.
-        return oldest if now - oldest.joined_at >= AGEING_SECONDS else lane.next()
+        starved = max(lanes, key=lambda lane: lane.starved_seconds(now))
+        if self._grants_in_order[cluster] >= STARVED_GRANTS and starved.starved_seconds(now) >= STARVED_SECONDS:
+            return starved.next()
+        return min(lanes, key=_rank).next()
 
     def granted(self, waiter: Waiter, now: float) -> None:
         """A waiter got its slot: its tenant pays, and it leaves."""
         if waiter.ticket not in self._waiters:
             return
-        lane = self._lane(waiter.request)
+        cluster, lane = waiter.request.cluster or "", self._lane(waiter.request)
+        is_in_order = lane is min(self._open_lanes(cluster), key=_rank, default=lane)
+        self._grants_in_order[cluster] = self._grants_in_order[cluster] + 1 if is_in_order else 0
         lane.charge(waiter)
         lane.pace.watch(now, is_contended=True)
         lane.pace.served(waiter.cost_tokens)
+        lane.served_at = now
         self.leave(waiter)
         lane.pace.watch(now, is_contended=lane.is_contended)
 
@@ -113,24 +131,28 @@ class FairQueue:
         if waiter.ticket not in self._waiters:
             return
         request, lane = waiter.request, self._lane(waiter.request)
+        cluster = request.cluster or ""
         match scope:
             case Scope.TENANT:
                 lane.stand_aside(request.tenant)
                 lane.pace.watch(now, is_contended=lane.is_contended)
-                self._full_tenants[request.tenant].add(request.cluster or "")
+                self._full_tenants[request.tenant].add(cluster)
             case Scope.TIER:
                 self._full_tiers.add(request.tier)
             case Scope.CLUSTER:
                 # Reservations may leave room for other tiers.
                 lane.is_full = True
-            case Scope.CLUSTER_TOKENS if now - waiter.joined_at >= AGEING_SECONDS:
-                # The room that frees is kept together for the one who has waited long enough.
-                for other in self._lanes[request.cluster or ""].values():
+            case Scope.CLUSTER_TOKENS if now - waiter.joined_at >= PATIENT_SECONDS:
+                self._kept_for[cluster] = waiter
+                for other in self._lanes[cluster].values():
                     other.is_full = True
             case Scope.CLUSTER_TOKENS:
                 lane.stand_aside(request.tenant)
                 lane.too_big.add(request.tenant)
                 lane.is_full = len(lane.too_big) >= _MAX_PASSED_FOR_TOKENS
+        if scope is not Scope.CLUSTER_TOKENS and self._kept_for.get(cluster) is waiter:
+            # It waits for something else now, and that room is of no use to it.
+            del self._kept_for[cluster]
 
     def released(self, request: LeaseRequest) -> set[str]:
         """Something was released: those it may concern can be asked again. The clusters where somebody waits now."""
@@ -139,24 +161,25 @@ class FairQueue:
         for other in concerned:
             for lane in self._lanes.get(other, {}).values():
                 lane.come_back(request.tenant)
-        for lane in self._lanes.get(cluster, {}).values():
-            lane.is_full = False
-            while lane.too_big:
-                lane.come_back(lane.too_big.pop())
+        self.reopen(cluster)
         if request.tier in self._full_tiers:
             self._full_tiers.discard(request.tier)
             concerned |= {name for name, lanes in self._lanes.items() if request.tier in lanes}
         return {name for name in concerned if name in self._lanes}
 
+    def reopen(self, cluster: str) -> None:
+        """There may be room at a cluster: all who wait for some can be asked again."""
+        for lane in self._lanes.get(cluster, {}).values():
+            lane.is_full = False
+            while lane.too_big:
+                lane.come_back(lane.too_big.pop())
+
     def has_claim(self, cluster: str, priority: int) -> bool:
         """Whether somebody of this or a better priority, who could be served, waits there: a newcomer stays behind."""
-        return any(
-            not lane.is_full
-            and lane.priority <= priority
-            and lane.tier not in self._full_tiers
-            and lane.oldest() is not None
-            for lane in self._lanes.get(cluster, {}).values()
-        )
+        claims = self._open_lanes(cluster)
+        if (kept_for := self._kept_for.get(cluster)) is not None:
+            claims.append(self._lane(kept_for.request))
+        return any(lane.priority <= priority for lane in claims)
 
     def waits_for_cluster(self, cluster: str, tier: str) -> bool:
         """Whether somebody of the tier waits for room there, and not for a release of its own tenant's."""
@@ -181,6 +204,14 @@ class FairQueue:
     def __len__(self) -> int:
         return len(self._waiters)
 
+    def _open_lanes(self, cluster: str) -> list[Lane]:
+        """Those with somebody who could be served."""
+        return [
+            lane
+            for lane in self._lanes.get(cluster, {}).values()
+            if not lane.is_full and lane.tier not in self._full_tiers and lane.oldest() is not None
+        ]
+
     def _lane_for(self, request: LeaseRequest, priority: int) -> Lane:
         cluster, tier = request.cluster or "", request.tier
         lanes = self._lanes.setdefault(cluster, {})
@@ -200,3 +231,9 @@ class FairQueue:
             del lanes[request.tier]
             if not lanes:
                 del self._lanes[cluster]
+
+
+def _rank(lane: Lane) -> tuple[int, float]:
+    """Better priority first; of equal ones, who waits longest."""
+    oldest = lane.oldest()
+    return lane.priority, oldest.joined_at if oldest is not None else 0.0
