@@ -53,7 +53,7 @@ class GatedReplay:
         replicas: int,
         *,
         request_limit: Callable[[], int | None] | None = None,
-        on_end: Callable[[_Visit, float], None] = lambda visit, now: None,
+        on_end: Callable[[_Visit, float], None] | None = None,
     ) -> None:
         self.policy = policy
         self.cluster = cluster
@@ -194,7 +194,8 @@ class GatedReplay:
         if lease is None:
             return
         self.ledger.release(lease, now)
-        self._on_end(visit, now)
+        if self._on_end is not None:
+            self._on_end(visit, now)
         self.queue.released(lease.request)
         self.dispatch(now)
 
