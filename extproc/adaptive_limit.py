@@ -31,9 +31,9 @@ class AdaptiveLimit:
         start: the first limit; doubles while there is no congestion, until there is.
     """
 
-    def __init__(self, start: int, now: float) -> None:
+    def __init__(self, start: int) -> None:
         self.limit = max(MIN_LIMIT, start)
-        self._counts_from = now
+        self._counts_from = -math.inf
         self._is_shrinking = False
         self._is_starting = True
         self._peak = 0

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from extproc.identity import Identity
 from extproc.routing import Destination
 from headgate.policy.model import Policy, Queue, Rung
 from headgate.store import LeaseRequest, Scope, whole_share
 
+RECOVERING = "cluster_recovering"
+"""The reason of a request that was degraded because those just before it were."""
 _RELIEVED_BY_DEGRADING = (Scope.CLUSTER, Scope.CLUSTER_TOKENS)
 
 
@@ -18,8 +22,12 @@ def tenant_concurrency(identity: Identity) -> int | None:
     return own if own is not None else identity.tier.tenant_concurrency
 
 
-def question(policy: Policy, identity: Identity, destination: Destination) -> LeaseRequest:
-    """Everything the store needs to say yes or no in one step."""
+def question(policy: Policy, identity: Identity, destination: Destination, request_limit: int | None) -> LeaseRequest:
+    """Everything the store needs to say yes or no in one step.
+
+    Args:
+        request_limit: of the cluster, as policy or experience has it now.
+    """
     capacity = destination.cluster.capacity
     return LeaseRequest(
         tenant=identity.tenant.name,
@@ -28,7 +36,7 @@ def question(policy: Policy, identity: Identity, destination: Destination) -> Le
         tokens=destination.charged_tokens,
         tenant_limit=tenant_concurrency(identity),
         tier_limit=identity.tier.tier_concurrency,
-        cluster_limit=capacity.requests,
+        cluster_limit=request_limit,
         cluster_token_limit=capacity.tokens,
         reserved={name: tier.reserved for name, tier in policy.tiers.items() if tier.reserved},
     )
@@ -56,14 +64,29 @@ def can_ever_fit(policy: Policy, identity: Identity, destination: Destination) -
 
 @dataclass(slots=True)
 class Ladder:
-    """The rungs of a tier that one request has not tried yet, and the cheaper places left to try."""
+    """The rungs of a tier that one request has not tried yet: its first choice, and the cheaper places left to try."""
 
     rungs: list[Rung]
     queue: Queue | None
+    first: Destination
     cheaper: list[Destination]
+    is_first_skipped: bool = False
+
+    def start(self, *, is_degraded: bool) -> Destination:
+        """Where to try first.
+
+        Args:
+            is_degraded: the tier is being degraded at its first choice: a cheaper place goes before it, and before
+                any wait.
+        """
+        if not is_degraded or not self.cheaper or Rung.DEGRADE not in self.rungs:
+            return self.first
+        self.rungs = [Rung.DEGRADE, *(rung for rung in self.rungs if rung is not Rung.DEGRADE)]
+        self.is_first_skipped = True
+        return replace(self.cheaper.pop(0), reason=RECOVERING)
 
     def next(self, refused: Scope) -> Queue | Destination | None:
-        """What to try after a refusal: wait, run there, or (None) be told no."""
+        """What to try after a refusal: wait (for the first choice), run there, or (None) be told no."""
         while self.rungs:
             match self.rungs[0]:
                 case Rung.QUEUE:
@@ -71,9 +94,18 @@ class Ladder:
                     if self.queue is not None:
                         return self.queue
                 case Rung.DEGRADE:
-                    if self.cheaper and refused in _RELIEVED_BY_DEGRADING:
-                        return self.cheaper.pop(0)
+                    if refused in _RELIEVED_BY_DEGRADING and (place := self._place()) is not None:
+                        return place
                     self.rungs.pop(0)
                 case Rung.REJECT:
                     return None
+        return None
+
+    def _place(self) -> Destination | None:
+        if self.cheaper:
+            return self.cheaper.pop(0)
+        if self.is_first_skipped:
+            # It may have room by now, or just not enough for all to return.
+            self.is_first_skipped = False
+            return self.first
         return None

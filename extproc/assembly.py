@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from extproc.capacity import CapacityTracker
 from extproc.desk import AdmissionDesk
 from extproc.events import Decision
 from extproc.gauges import watch_room
@@ -22,7 +23,8 @@ def assemble(process: Process) -> ExtProcService:
     store = MemoryStore(time.monotonic)
     desk = AdmissionDesk(store)
     policy = process.policy.current
-    signals = ClusterSignals(policy, store, desk.queue)
+    capacity = CapacityTracker(policy)
+    signals = ClusterSignals(policy, store, desk.queue, capacity)
     service = ExtProcService(
         policy=policy,
         desk=desk,

@@ -49,18 +49,15 @@ class CapacityTracker:
         self._policy = policy
         self._tracked: dict[str, _Tracked] = {}
 
-    def limit(self, cluster: str, now: float) -> int | None:
-        """The cluster's request limit as of now: the policy's, or what was learnt; None for no limit.
+    def limit(self, cluster: str) -> int | None:
+        """How many requests an `auto` cluster runs at once, as far as is known.
 
-        There is none either while nothing the cluster's answers tell can be used.
+        None (no limit) for one the policy no longer names, and while nothing in a cluster's answers tells.
         """
         known = self._policy().clusters.get(cluster)
-        if known is None:
+        if known is None or not known.capacity.auto:
             return None
-        if not known.capacity.auto:
-            self._tracked.pop(cluster, None)
-            return known.capacity.requests
-        tracked = self._track(known, now)
+        tracked = self._track(known)
         return None if tracked.is_blind else tracked.limit.limit
 
     def learn(self, record: RequestRecord, in_flight: int, load: ServerLoad | None, now: float) -> bool:
@@ -74,7 +71,7 @@ class CapacityTracker:
         known = self._policy().clusters.get(record.cluster)
         if known is None or not known.capacity.auto or record.verdict in ("", "REJECT"):
             return False
-        tracked = self._track(known, now)
+        tracked = self._track(known)
         before = tracked.limit.limit
         delay = _delay(record, tracked, load, now)
         tracked.seen += 1
@@ -87,11 +84,11 @@ class CapacityTracker:
             tracked.model.raise_by(raised_by)
         return tracked.limit.limit > before
 
-    def _track(self, cluster: Cluster, now: float) -> _Tracked:
+    def _track(self, cluster: Cluster) -> _Tracked:
         tracked = self._tracked.get(cluster.name)
         if tracked is None:
             endpoints = max(len(frontend.endpoints) for frontend in cluster.frontends.values())
-            tracked = self._tracked[cluster.name] = _Tracked(AdaptiveLimit(START_PER_ENDPOINT * endpoints, now))
+            tracked = self._tracked[cluster.name] = _Tracked(AdaptiveLimit(START_PER_ENDPOINT * endpoints))
         return tracked
 
 

@@ -1,5 +1,7 @@
-"""Which tiers are being sent to cheaper clusters, so that a cluster near its limit does not change models at every
-request. Knows neither clock nor policy."""
+"""Which tiers are being sent to cheaper clusters.
+
+So that a tier does not change models at every request while a cluster is near its limit. Knows no clock, no policy.
+"""
 
 from __future__ import annotations
 

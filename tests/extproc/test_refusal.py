@@ -22,8 +22,8 @@ EVERY_REFUSAL = [
     refusal.bad_request("Compressed.", "content-encoding", 415),
     refusal.too_large(70_000, 65_536),
     refusal.too_long(60_000, 50_000),
-    refusal.contended("tenant_concurrency", "Your limit is reached.", 0.4),
-    refusal.contended("queue_full", "The queue is full.", 1.0),
+    refusal.contended("tenant_concurrency", 0.4),
+    refusal.contended("queue_full", 1.0),
     refusal.unavailable("shutting_down", "Restarting."),
 ]
 
@@ -80,7 +80,7 @@ def test_headers_say_why_and_promise_a_retry_only_where_one_can_help(refused: Re
     ],
 )
 def test_retry_after_rounds_up_and_is_never_zero(wait_seconds: float, seconds: str, milliseconds: str) -> None:
-    headers = refusal.contended(Scope.CLUSTER, "Full.", wait_seconds).headers
+    headers = refusal.contended(Scope.CLUSTER, wait_seconds).headers
 
     assert (headers["retry-after"], headers["retry-after-ms"]) == (seconds, milliseconds)
 
@@ -101,13 +101,13 @@ def test_a_grpc_client_sees_a_status_of_its_own_kind(status: int, code: StatusCo
 
 
 def test_a_grpc_client_told_to_come_back_sees_resource_exhausted_or_unavailable() -> None:
-    assert refusal.contended("queue_full", "Full.", 1.0).grpc_status is StatusCode.RESOURCE_EXHAUSTED
+    assert refusal.contended("queue_full", 1.0).grpc_status is StatusCode.RESOURCE_EXHAUSTED
     assert refusal.unavailable("shutting_down", "Bye.").grpc_status is StatusCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize("scope", Scope)
 def test_a_scope_is_the_reason_by_the_same_word(scope: Scope) -> None:
-    refused = refusal.contended(scope, "Full.", 1.0)
+    refused = refusal.contended(scope, 1.0)
 
     assert refused.headers["x-headgate-decision"] == f"reject; reason={scope.value}"
     assert json.loads(refused.body(None))["error"]["code"] == (
