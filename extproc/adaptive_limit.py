@@ -42,6 +42,7 @@ class AdaptiveLimit:
         self._futile_steps = 0
         self._growths = 0
         self._too_much = MAX_LIMIT
+        self._before_cuts = self.limit
 
     def observe(self, delay: float, began_at: float, in_flight: int, now: float) -> float:
         """One finished request. By how much what is expected without congestion has to be raised; 1.0: not at all.
@@ -71,9 +72,12 @@ class AdaptiveLimit:
         # A smaller limit that does not help shows that something else is slow: what was expected was too little.
         is_futile = self._last_cut is not None and math.isfinite(delay) and delay > 0.9 * self._last_cut
         self._futile_steps = self._futile_steps + 1 if is_futile else 0
+        if self._last_cut is None:
+            self._before_cuts = self.limit
         self._last_cut, self._is_starting = delay, False
         if self._futile_steps >= _FUTILE_STEPS:
             self._last_cut, self._futile_steps = None, 0
+            self.limit, self._too_much = self._before_cuts, MAX_LIMIT
             return delay
         self._too_much = math.floor(_NEAR * self.limit)
         gradient = max(_MIN_GRADIENT, math.sqrt(TOLERANCE / delay))

@@ -22,7 +22,7 @@ from headgate.store.ledger import Ledger
 
 
 @dataclass(slots=True, eq=False)
-class _Visit:
+class Visit:
     """One request's way through."""
 
     arrival: Arrival
@@ -53,19 +53,19 @@ class GatedReplay:
         replicas: int,
         *,
         request_limit: Callable[[], int | None] | None = None,
-        on_end: Callable[[_Visit, float], None] | None = None,
+        on_end: Callable[[Visit, float], None] | None = None,
     ) -> None:
         self.policy = policy
         self.cluster = cluster
         self.engines = [SimulatedEngine(shape) for _ in range(replicas)]
         self.ledger = Ledger()
         self.queue = FairQueue()
-        self.visits: list[_Visit] = []
+        self.visits: list[Visit] = []
         self._request_limit = request_limit or (lambda: cluster.capacity.requests)
         self._on_end = on_end
         self._random = random.Random(replicas)
-        self._running: dict[SimulatedSequence, _Visit] = {}
-        self._waiting: dict[int, _Visit] = {}
+        self._running: dict[SimulatedSequence, Visit] = {}
+        self._waiting: dict[int, Visit] = {}
         self._alarms: list[tuple[float, int, Callable[[float], None]]] = []
         self._reserved = {name: tier.reserved for name, tier in policy.tiers.items() if tier.reserved}
 
@@ -100,10 +100,10 @@ class GatedReplay:
             visit = self._running[sequence]
             visit.progress.append((now, sequence.produced_tokens))
             if sequence.ended_at is not None:
-                self._leave(visit, now)
+                self.leave(visit, now)
 
     def _arrive(self, arrival: Arrival) -> None:
-        visit = _Visit(arrival, self._question(arrival))
+        visit = Visit(arrival, self._question(arrival))
         self.visits.append(visit)
         now = arrival.due_seconds
         self.at(now + arrival.patience_seconds, lambda moment: self._hang_up(visit, moment))
@@ -133,7 +133,7 @@ class GatedReplay:
             reserved=self._reserved,
         )
 
-    def _join(self, visit: _Visit, now: float) -> None:
+    def _join(self, visit: Visit, now: float) -> None:
         tier = self.policy.tiers[visit.arrival.tier]
         assert tier.queue is not None
         place = self.queue.join(
@@ -147,7 +147,7 @@ class GatedReplay:
         self.at(now + tier.queue.max_wait_seconds, lambda moment: self._give_up(visit, "queue_timeout", moment))
         self.dispatch(now)
 
-    def _start(self, visit: _Visit, lease: Lease, now: float) -> None:
+    def _start(self, visit: Visit, lease: Lease, now: float) -> None:
         arrival = visit.arrival
         answer = min(arrival.answer_tokens, arrival.max_tokens)
         visit.lease, visit.waited_seconds = lease, now - arrival.due_seconds
@@ -176,20 +176,21 @@ class GatedReplay:
             del self._waiting[waiter.ticket]
             self._start(visit, answer, now)
 
-    def _give_up(self, visit: _Visit, reason: str, now: float) -> None:
+    def _give_up(self, visit: Visit, reason: str, now: float) -> None:
         if visit.waiter is not None and self._waiting.pop(visit.waiter.ticket, None) is not None:
             self.queue.leave(visit.waiter)
             visit.reason, visit.refused_at = reason, now
             self.dispatch(now)
 
-    def _hang_up(self, visit: _Visit, now: float) -> None:
+    def _hang_up(self, visit: Visit, now: float) -> None:
         self._give_up(visit, "", now)
         sequence = visit.sequence
         if sequence is not None and visit.engine is not None and sequence.first_token_at is None:
             visit.engine.abort(sequence, now)
-            self._leave(visit, now)
+            self.leave(visit, now)
 
-    def _leave(self, visit: _Visit, now: float) -> None:
+    def leave(self, visit: Visit, now: float) -> None:
+        """Its request is over, whatever the reason; leaving twice changes nothing."""
         lease, visit.lease = visit.lease, None
         if lease is None:
             return
@@ -200,7 +201,7 @@ class GatedReplay:
         self.dispatch(now)
 
 
-def _outcome(visit: _Visit) -> Outcome:
+def _outcome(visit: Visit) -> Outcome:
     sequence, arrival = visit.sequence, visit.arrival
     return Outcome(
         number=arrival.number,
@@ -217,7 +218,7 @@ def _outcome(visit: _Visit) -> Outcome:
     )
 
 
-def _ending(visit: _Visit) -> Ending:
+def _ending(visit: Visit) -> Ending:
     if visit.reason:
         return Ending.REFUSED
     if visit.sequence is None:
