@@ -109,11 +109,11 @@ def heard(policy: Policy, load: ServerLoad | None, store: MemoryStore | None = N
     ],
     ids=["nothing heard", "fuller than we know", "emptier than we know", "absurd", "only its queue", "stale"],
 )
-async def test_a_cluster_is_as_full_as_the_fuller_of_what_we_know_and_what_it_says(
+def test_a_cluster_is_as_full_as_the_fuller_of_what_we_know_and_what_it_says(
     policy: Policy, load: ServerLoad | None, saturation: float, depth: int
 ) -> None:
     store = MemoryStore(lambda: 0.0)
-    await hold(store, 1)
+    hold(store, 1)
 
     signals = heard(policy, load, store)
 
@@ -129,10 +129,10 @@ def in_line(queue: FairQueue, tier: str) -> None:
     queue.join(request, queue=limits, priority=0, weight=1.0, size_bytes=1, now=0.0)
 
 
-async def test_a_tier_is_degraded_from_the_refusal_until_the_cluster_has_emptied(policy: Policy) -> None:
+def test_a_tier_is_degraded_from_the_refusal_until_the_cluster_has_emptied(policy: Policy) -> None:
     store = MemoryStore(lambda: 0.0)
     signals = ClusterSignals(lambda: policy, store, FairQueue())
-    [lease, _] = await hold(store, 2)
+    [lease, _] = hold(store, 2)
     interactive = policy.tiers["interactive"]
 
     assert not signals.is_degraded(interactive, "best")
@@ -142,12 +142,12 @@ async def test_a_tier_is_degraded_from_the_refusal_until_the_cluster_has_emptied
     assert not signals.is_degraded(interactive, "best")
 
 
-async def test_a_request_too_big_for_the_tokens_left_degrades_others_only_while_the_cluster_is_full(
+def test_a_request_too_big_for_the_tokens_left_degrades_others_only_while_the_cluster_is_full(
     policy: Policy,
 ) -> None:
     store = MemoryStore(lambda: 0.0)
     signals = ClusterSignals(lambda: policy, store, FairQueue())
-    await hold(store, 1, tokens=30_000)
+    hold(store, 1, tokens=30_000)
     interactive = policy.tiers["interactive"]
 
     signals.begin_degrading(interactive, "best", Scope.CLUSTER_TOKENS)
@@ -155,12 +155,12 @@ async def test_a_request_too_big_for_the_tokens_left_degrades_others_only_while_
     assert not signals.is_degraded(interactive, "best")
 
 
-async def test_a_tier_that_waits_first_is_degraded_as_long_as_its_line_for_the_full_cluster_lasts(
+def test_a_tier_that_waits_first_is_degraded_as_long_as_its_line_for_the_full_cluster_lasts(
     policy: Policy,
 ) -> None:
     store, queue = MemoryStore(lambda: 0.0), FairQueue()
     signals = ClusterSignals(lambda: policy, store, queue)
-    await hold(store, 2)
+    hold(store, 2)
     premium = policy.tiers["premium"]
 
     in_line(queue, "premium")
