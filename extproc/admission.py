@@ -8,11 +8,13 @@ from msgspec.structs import replace
 
 from extproc.identity import Identity
 from extproc.routing import Destination
-from headgate.policy.model import Policy, Queue, Rung
+from headgate.policy.model import Policy, Queue, Rung, Tier
 from headgate.store import LeaseRequest, Scope, whole_share
 
 RECOVERING = "cluster_recovering"
 """The reason of a request that was degraded because those just before it were."""
+BACKLOG_SHARE = 0.125
+"""Of the tightest promised time to first token, that prompts of other tiers may fill before they have to wait."""
 _RELIEVED_BY_DEGRADING = (Scope.CLUSTER, Scope.CLUSTER_TOKENS)
 
 
@@ -29,6 +31,7 @@ def question(policy: Policy, identity: Identity, destination: Destination, reque
         request_limit: of the cluster, as policy or experience has it now.
     """
     capacity = destination.cluster.capacity
+    per_minute = capacity.prompt_tokens_per_minute
     return LeaseRequest(
         tenant=identity.tenant.name,
         tier=identity.tier.name,
@@ -39,7 +42,22 @@ def question(policy: Policy, identity: Identity, destination: Destination, reque
         cluster_limit=request_limit,
         cluster_token_limit=capacity.tokens,
         reserved={name: tier.reserved for name, tier in policy.tiers.items() if tier.reserved},
+        prompt_tokens=destination.prompt_tokens,
+        prompt_tokens_per_second=None if per_minute is None else per_minute / 60.0,
+        max_backlog_seconds=None if per_minute is None else max_backlog_seconds(policy, identity.tier),
     )
+
+
+def max_backlog_seconds(policy: Policy, tier: Tier) -> float | None:
+    """How long a tier's request may have to wait for prompts before its own; None for a tier that is not held back.
+
+    That is the one with the tightest promise, for whose sake the others are, and those that would be degraded or
+    refused instead of waiting.
+    """
+    promises = [each.ttft_slo_seconds for each in policy.tiers.values() if each.ttft_slo_seconds is not None]
+    if not promises or tier.ttft_slo_seconds == min(promises) or tier.on_overload[0] is not Rung.QUEUE:
+        return None
+    return BACKLOG_SHARE * min(promises)
 
 
 def passing_question(identity: Identity) -> LeaseRequest:

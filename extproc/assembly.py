@@ -14,6 +14,7 @@ from extproc.service import ExtProcService
 from extproc.signals import ClusterSignals
 from headgate.errors import SettingsError
 from headgate.lifecycle import Process
+from headgate.record import RequestRecord
 from headgate.store import Scope
 from headgate.store.memory import MemoryStore
 
@@ -21,10 +22,17 @@ from headgate.store.memory import MemoryStore
 def assemble(process: Process) -> ExtProcService:
     """The service of this process, its gauges registered."""
     store = MemoryStore(time.monotonic)
-    desk = AdmissionDesk(store)
     policy = process.policy.current
     capacity = CapacityTracker(policy)
-    signals = ClusterSignals(policy, store, desk.queue, capacity)
+    desk = AdmissionDesk(store, capacity.as_of_now)
+    signals = ClusterSignals(policy, store, desk.queue, capacity=capacity)
+
+    def learn(record: RequestRecord) -> None:
+        in_flight = store.usage(record.cluster).requests + 1
+        if capacity.learn(record, in_flight, None, time.monotonic()):
+            desk.recheck(record.cluster)
+
+    process.records.follow(learn)
     service = ExtProcService(
         policy=policy,
         desk=desk,
@@ -40,6 +48,16 @@ def assemble(process: Process) -> ExtProcService:
         "How full a cluster is, 0 to 1.",
         ("cluster",),
         lambda: [((name,), signals.saturation(name)) for name in policy().clusters],
+    )
+    metrics.watch(
+        "cluster_limit",
+        "Requests a cluster runs at once, by the policy or as learnt; nothing where there is no limit.",
+        ("cluster",),
+        lambda: [
+            ((cluster.name,), limit)
+            for cluster in policy().clusters.values()
+            if (limit := signals.request_limit(cluster)) is not None
+        ],
     )
     metrics.watch(
         "queue_depth",

@@ -1,6 +1,6 @@
 """`capacity: auto`: how many requests each cluster runs at once, learnt from the requests that have finished.
 
-Knows no clock and no metrics; where a model server says how long its own queue is, that goes before any inference.
+Knows no clock and no metrics; a queue that the model servers themselves report goes before any inference.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from extproc.adaptive_limit import AdaptiveLimit
 from extproc.first_token import FirstTokenModel
 from extproc.server_load import ServerLoad
 from headgate.policy.model import Cluster, Policy
 from headgate.record import RequestRecord
+from headgate.store import LeaseRequest
 
 START_PER_ENDPOINT = 16
 _UPSTREAM_ANSWERED = "via_upstream"
@@ -24,6 +27,7 @@ _WHOLE_ANSWER = 0.9
 _FEW_TOKENS = 4
 _QUEUED_SHARE = 0.1
 _BLIND_AFTER = 50
+_UNHEARD_AFTER = 2000
 _NEWEST_WEIGHT = 0.05
 _BLIND_BELOW = 0.1
 
@@ -34,11 +38,15 @@ class _Tracked:
 
     limit: AdaptiveLimit
     model: FirstTokenModel = field(default_factory=FirstTokenModel)
+    asked: int = 0
     seen: int = 0
     usable: float = 1.0
 
     @property
     def is_blind(self) -> bool:
+        if not self.seen:
+            # No access log service tells this process what becomes of its requests.
+            return self.asked >= _UNHEARD_AFTER
         return self.seen >= _BLIND_AFTER and self.usable < _BLIND_BELOW
 
 
@@ -52,20 +60,29 @@ class CapacityTracker:
     def limit(self, cluster: str) -> int | None:
         """How many requests an `auto` cluster runs at once, as far as is known.
 
-        None (no limit) for one the policy no longer names, and while nothing in a cluster's answers tells.
+        None (no limit) for one the policy does not call so, and while nothing tells: neither the cluster's answers nor,
+        where the access log goes elsewhere, any record of them.
         """
         known = self._policy().clusters.get(cluster)
         if known is None or not known.capacity.auto:
             return None
         tracked = self._track(known)
+        tracked.asked += 1
         return None if tracked.is_blind else tracked.limit.limit
+
+    def as_of_now(self, request: LeaseRequest) -> LeaseRequest:
+        """A question that has waited, with the limit learnt meanwhile."""
+        known = self._policy().clusters.get(request.cluster or "")
+        if known is None or not known.capacity.auto:
+            return request
+        return replace(request, cluster_limit=self.limit(known.name))
 
     def learn(self, record: RequestRecord, in_flight: int, load: ServerLoad | None, now: float) -> bool:
         """Take one finished request into account. Whether the cluster's limit has risen.
 
         Args:
             in_flight: requests on its cluster now.
-            load: what its server says of itself; None when it says nothing, or nothing fresh.
+            load: what its servers say of themselves; None when they say nothing, or not lately.
             now: seconds, monotonic; about when the request ended.
         """
         known = self._policy().clusters.get(record.cluster)
@@ -97,11 +114,11 @@ def _delay(record: RequestRecord, tracked: _Tracked, load: ServerLoad | None, no
     if record.status in _OVERLOADED:
         # An endpoint that is gone is no congestion: what is sent to the others tells.
         return math.inf if record.details == _UPSTREAM_ANSWERED else math.nan
-    if load is not None and load.queue_depth is not None:
-        return math.inf if load.queue_depth > _QUEUED_SHARE * tracked.limit.limit else 1.0
+    if load is not None and load.queue_depth > _QUEUED_SHARE * tracked.limit.limit:
+        return math.inf
     seconds = _first_token_seconds(record)
     if seconds is None:
-        return None
+        return None if load is None else 1.0
     prompt_tokens = record.estimated_prompt_tokens if record.prompt_tokens is None else record.prompt_tokens
     computed_tokens = prompt_tokens - (record.cached_tokens or 0)
     tracked.model.learn(computed_tokens, seconds, now)

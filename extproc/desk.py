@@ -1,7 +1,7 @@
 """The admission desk: puts an exchange's questions to the store, and keeps those who wait for an answer.
 
 A release wakes the desk, which asks again for those it may concern, in the queue's order; nothing polls, and nobody
-who waits costs a task.
+who waits costs a task. Prompts a cluster has yet to compute hold back tiers that promise less.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from functools import partial
 
 from extproc.events import AcquireLease, JoinQueue, LeaseGranted, LeaseRefused, StoreFailed
 from extproc.lane import Waiter
+from extproc.prefill import PrefillBacklog
 from extproc.queue import FairQueue, NoPlace
-from headgate.store import Lease, Refused, Scope, Store
+from headgate.store import Lease, LeaseRequest, Refused, Scope, Store
 from headgate.store.ledger import MAX_RETRY_AFTER_SECONDS, MIN_RETRY_AFTER_SECONDS
 
 Answer = LeaseGranted | LeaseRefused | StoreFailed
@@ -24,11 +25,20 @@ _RETRY_AFTER_SECONDS = 1.0
 
 
 class AdmissionDesk:
-    """One per sidecar; everything on one event loop."""
+    """One per sidecar; everything on one event loop.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        as_of_now: brings a question that has waited up to date.
+    """
+
+    def __init__(
+        self, store: Store, as_of_now: Callable[[LeaseRequest], LeaseRequest] = lambda request: request
+    ) -> None:
         self._store = store
+        self._as_of_now = as_of_now
         self.queue = FairQueue()
+        self._prefill = PrefillBacklog()
+        self._held_back: set[str] = set()
         self._waiting: dict[int, Waiting] = {}
         self._due: set[str] = set()
         self._is_dispatch_due = False
@@ -46,7 +56,11 @@ class AdmissionDesk:
             retry_after_seconds = _retry_after(self.queue.claims_met_in_seconds(cluster, effect.priority))
             answer(LeaseRefused(Scope.CLUSTER, retry_after_seconds))
             return
-        self._store.acquire(effect.request, lambda outcome: answer(_as_answer(outcome)))
+        held_back_seconds = self._prefill.excess_seconds(effect.request, _now())
+        if held_back_seconds:
+            answer(LeaseRefused(Scope.CLUSTER, _retry_after(held_back_seconds)))
+            return
+        self._store.acquire(effect.request, lambda outcome: answer(self._as_answer(outcome)))
 
     def wait(self, effect: JoinQueue, answer: TakeAnswer) -> Waiting | None:
         """Wait for a slot; None when there is no place, and `answer` has been told."""
@@ -72,6 +86,11 @@ class AdmissionDesk:
     def release(self, lease: Lease) -> None:
         """Give a slot back."""
         self._store.release(lease)
+
+    def recheck(self, cluster: str) -> None:
+        """There may be room at a cluster without a release: ask again for all who wait for some."""
+        self.queue.reopen(cluster)
+        self._ask_again(cluster)
 
     def forget(self, waiter: Waiter) -> None:
         """Take one who leaves out of the queue; without effect for one who was served or told no."""
@@ -111,10 +130,28 @@ class AdmissionDesk:
         """Offer a slot to one after another; goes on in `_settle` when the store takes its time."""
         self._is_dispatch_due = False
         while self._open_offer is None and (waiter := self._next()) is not None:
+            if self._is_held_back(waiter):
+                continue
             offer = _Offer(waiter, self._releases)
-            self._store.acquire(waiter.request, partial(self._settle, offer))
+            self._store.acquire(self._as_of_now(waiter.request), partial(self._settle, offer))
             if not offer.is_settled:
                 self._open_offer = offer
+
+    def _is_held_back(self, waiter: Waiter) -> bool:
+        """Whether prompts before it have to be computed first; then all of its tier wait until they are."""
+        excess_seconds = self._prefill.excess_seconds(waiter.request, _now())
+        if not excess_seconds:
+            return False
+        self.queue.refused(waiter, Scope.CLUSTER, _now())
+        cluster = waiter.request.cluster or ""
+        if cluster not in self._held_back:
+            self._held_back.add(cluster)
+            asyncio.get_running_loop().call_later(excess_seconds, self._on_computed, cluster)
+        return True
+
+    def _on_computed(self, cluster: str) -> None:
+        self._held_back.discard(cluster)
+        self.recheck(cluster)
 
     def _next(self) -> Waiter | None:
         while self._due:
@@ -147,9 +184,18 @@ class AdmissionDesk:
             # Left while the store made up its mind.
             self.release(lease)
             return
+        self._prefill.sent(lease.request, _now())
         self.queue.granted(waiter, _now())
         waiting.timer.cancel()
         waiting.answer(LeaseGranted(lease, _now() - waiter.joined_at))
+
+    def _as_answer(self, outcome: Lease | Refused | None) -> Answer:
+        if outcome is None:
+            return StoreFailed()
+        if isinstance(outcome, Refused):
+            return LeaseRefused(outcome.scope, outcome.retry_after_seconds)
+        self._prefill.sent(outcome.request, _now())
+        return LeaseGranted(outcome)
 
 
 class Waiting:
@@ -178,14 +224,6 @@ class _Offer:
         self.waiter = waiter
         self.releases_before = releases_before
         self.is_settled = False
-
-
-def _as_answer(outcome: Lease | Refused | None) -> Answer:
-    if outcome is None:
-        return StoreFailed()
-    if isinstance(outcome, Refused):
-        return LeaseRefused(outcome.scope, outcome.retry_after_seconds)
-    return LeaseGranted(outcome)
 
 
 def _now() -> float:

@@ -59,6 +59,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     frontend: Frontend
     max_output_tokens: int | None
     charged_tokens: int
+    prompt_tokens: int
     is_degraded: bool
     reason: str
     priority: int = 0
@@ -149,6 +150,7 @@ def _destination(
         frontend=frontend,
         max_output_tokens=max_output_tokens,
         charged_tokens=min(request.prompt_tokens + expected * request.choices, MAX_CHARGED_TOKENS),
+        prompt_tokens=request.prompt_tokens,
         is_degraded=is_degraded,
         reason=route.reason or "",
         priority=identity.tier.priority,

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from extproc.capacity import CapacityTracker
 from extproc.degradations import Degradations
 from extproc.queue import FairQueue
-from extproc.server_load import ServerLoad
+from extproc.server_load import ServerLoad, ServerLoads
 from headgate.policy.model import Cluster, Policy, Rung, Tier
 from headgate.store import Scope, Store
 
-ReadLoad = Callable[[str], ServerLoad | None]
-"""Cluster -> what its servers last said; None when they never did."""
+__all__ = ["ClusterSignals", "ServerLoad", "ServerLoads"]
+
+
+def _nobody_knows(cluster: str) -> ServerLoad | None:
+    del cluster
+    return None
 
 
 class ClusterSignals:
@@ -21,7 +25,6 @@ class ClusterSignals:
     Args:
         policy: yields the one in force.
         capacity: what was learnt about clusters whose capacity is `auto`; nothing yet when left out.
-        read_load: answers at once; stale news count for nothing.
     """
 
     def __init__(
@@ -29,43 +32,36 @@ class ClusterSignals:
         policy: Callable[[], Policy],
         store: Store,
         queue: FairQueue,
+        servers: ServerLoads = _nobody_knows,
         capacity: CapacityTracker | None = None,
-        read_load: ReadLoad = lambda cluster: None,  # noqa: ARG005
     ) -> None:
         self._policy = policy
         self._store = store
         self._queue = queue
+        self._servers = servers
         self._capacity = capacity or CapacityTracker(policy)
-        self._read_load = read_load
         self._degradations = Degradations()
 
     def saturation(self, cluster: str) -> float:
-        """0.0 idle .. 1.0 full: the fullest of requests, tokens, and what the servers say.
+        """0.0 idle .. 1.0 full: the fullest of requests, tokens and what its servers say.
 
-        A cluster without limits whose servers say nothing is never full.
+        A cluster without limits is full only by their word.
         """
         known = self._policy().clusters.get(cluster)
         if known is None:
             return 0.0
-        usage, load = self._store.usage(cluster), self.load(cluster)
-        own = max(_share(usage.requests, self.request_limit(known)), _share(usage.tokens, known.capacity.tokens))
-        reported = load.saturation if load is not None and load.saturation is not None else 0.0
-        return min(1.0, max(own, reported))
+        usage, load = self._store.usage(cluster), self._servers(cluster)
+        shares = (_share(usage.requests, self.request_limit(known)), _share(usage.tokens, known.capacity.tokens))
+        return min(1.0, max(*shares, load.saturation if load else 0.0))
 
     def queue_depth(self, cluster: str) -> int:
-        """Requests waiting here for the cluster, or inside its servers, whichever are more."""
-        load = self.load(cluster)
-        reported = load.queue_depth if load is not None and load.queue_depth is not None else 0
-        return max(self._queue.depth(cluster), reported)
+        """Requests waiting for the cluster, here and in its servers."""
+        load = self._servers(cluster)
+        return self._queue.depth(cluster) + (load.queue_depth if load else 0)
 
     def in_flight(self, scope: Scope, name: str) -> int:
         """Leases of a tenant, tier or cluster."""
         return self._store.in_flight(scope, name)
-
-    def load(self, cluster: str) -> ServerLoad | None:
-        """What its servers say; None when that is nothing, or nothing fresh."""
-        load = self._read_load(cluster)
-        return load if load is not None and load.is_fresh else None
 
     def request_limit(self, cluster: Cluster) -> int | None:
         """The policy's (of the request's own policy), or what was learnt."""

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from bench.overload.outcome import Ending, Outcome
 from bench.overload.simulated_engine import EngineShape, SimulatedEngine, SimulatedSequence, flush_points
 from bench.overload.workload import Arrival
+from extproc.admission import max_backlog_seconds
 from extproc.lane import Waiter
+from extproc.prefill import PrefillBacklog
 from extproc.queue import FairQueue, NoPlace
 from headgate.policy.model import Cluster, Policy, Rung
 from headgate.store import Lease, LeaseRequest, Refused, Scope
@@ -60,6 +62,7 @@ class GatedReplay:
         self.engines = [SimulatedEngine(shape) for _ in range(replicas)]
         self.ledger = Ledger()
         self.queue = FairQueue()
+        self.prefill = PrefillBacklog()
         self.visits: list[Visit] = []
         self._request_limit = request_limit or (lambda: cluster.capacity.requests)
         self._on_end = on_end
@@ -108,7 +111,7 @@ class GatedReplay:
         now = arrival.due_seconds
         self.at(now + arrival.patience_seconds, lambda moment: self._hang_up(visit, moment))
         tier = self.policy.tiers[arrival.tier]
-        if self.queue.has_claim(self.cluster.name, tier.priority):
+        if self.queue.has_claim(self.cluster.name, tier.priority) or self.prefill.excess_seconds(visit.request, now):
             answer: Lease | Refused = Refused(Scope.CLUSTER, 1.0)
         else:
             answer = self.ledger.acquire(visit.request, now)
@@ -121,6 +124,7 @@ class GatedReplay:
 
     def _question(self, arrival: Arrival) -> LeaseRequest:
         tier = self.policy.tiers[arrival.tier]
+        per_minute = self.cluster.capacity.prompt_tokens_per_minute
         return LeaseRequest(
             tenant=arrival.tenant,
             tier=arrival.tier,
@@ -131,6 +135,9 @@ class GatedReplay:
             cluster_limit=self._request_limit(),
             cluster_token_limit=self.cluster.capacity.tokens,
             reserved=self._reserved,
+            prompt_tokens=arrival.prompt_tokens,
+            prompt_tokens_per_second=None if per_minute is None else per_minute / 60.0,
+            max_backlog_seconds=None if per_minute is None else max_backlog_seconds(self.policy, tier),
         )
 
     def _join(self, visit: Visit, now: float) -> None:
@@ -150,6 +157,7 @@ class GatedReplay:
     def _start(self, visit: Visit, lease: Lease, now: float) -> None:
         arrival = visit.arrival
         answer = min(arrival.answer_tokens, arrival.max_tokens)
+        self.prefill.sent(lease.request, now)
         visit.lease, visit.waited_seconds = lease, now - arrival.due_seconds
         visit.sequence = SimulatedSequence(
             number=arrival.number,
@@ -168,6 +176,10 @@ class GatedReplay:
         """Serve who waits while there is room."""
         while (waiter := self.queue.next(self.cluster.name, now)) is not None:
             visit = self._waiting[waiter.ticket]
+            if excess_seconds := self.prefill.excess_seconds(waiter.request, now):
+                self.queue.refused(waiter, Scope.CLUSTER, now)
+                self.at(now + excess_seconds, self._on_computed)
+                continue
             answer = self.ledger.acquire(self._question(visit.arrival), now)
             if isinstance(answer, Refused):
                 self.queue.refused(waiter, answer.scope, now)
@@ -175,6 +187,10 @@ class GatedReplay:
             self.queue.granted(waiter, now)
             del self._waiting[waiter.ticket]
             self._start(visit, answer, now)
+
+    def _on_computed(self, now: float) -> None:
+        self.queue.reopen(self.cluster.name)
+        self.dispatch(now)
 
     def _give_up(self, visit: Visit, reason: str, now: float) -> None:
         if visit.waiter is not None and self._waiting.pop(visit.waiter.ticket, None) is not None:

@@ -29,6 +29,10 @@ class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True):
         cluster: None for a request that runs on no cluster of the policy: only its tenant's limit counts.
         tokens: prompt plus capped output, in tokens.
         reserved: share of the cluster (0.0 .. 1.0) each tier has reserved, by tier name.
+        prompt_tokens: the part of `tokens` that has to be computed before the first of the output.
+        prompt_tokens_per_second: how fast the cluster does that; None when nobody says.
+        max_backlog_seconds: how much of that may lie before the request; None: it does not wait for others' prompts.
+            Stores know nothing of these three.
     """
 
     tenant: str
@@ -40,6 +44,9 @@ class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True):
     cluster_limit: int | None = None
     cluster_token_limit: int | None = None
     reserved: Mapping[str, float] = {}
+    prompt_tokens: int = 0
+    prompt_tokens_per_second: float | None = None
+    max_backlog_seconds: float | None = None
 
 
 class Lease(msgspec.Struct, frozen=True):

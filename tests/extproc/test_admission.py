@@ -40,6 +40,7 @@ def place(policy: Policy, cluster: str, charged_tokens: int = 500) -> Destinatio
         frontend=known.frontends[Protocol.OPENAI],
         max_output_tokens=400,
         charged_tokens=charged_tokens,
+        prompt_tokens=100,
         is_degraded=False,
         reason="",
     )
@@ -64,7 +65,36 @@ def test_the_question_names_every_limit_in_one_step(revise: Callable[..., Policy
         cluster_limit=2,
         cluster_token_limit=50_000,
         reserved={"premium": 0.25},
+        prompt_tokens=100,
     )
+
+
+@pytest.mark.parametrize(
+    ("tenant", "ladder", "max_backlog_seconds"),
+    [("acme", (QUEUE, REJECT), None), ("globex", (QUEUE, REJECT), 0.25), ("globex", (DEGRADE, QUEUE, REJECT), None)],
+    ids=["the tightest promise", "a lesser promise", "no wish to wait"],
+)
+def test_only_tiers_that_promise_less_and_would_wait_are_held_back_by_prompts(
+    revise: Callable[..., Policy], tenant: str, ladder: tuple[Rung, ...], max_backlog_seconds: float | None
+) -> None:
+    policy = revise(
+        tiers={
+            "premium": {"ttft_slo_seconds": 2.0, "on_overload": ladder},
+            "interactive": {"ttft_slo_seconds": 5.0, "on_overload": ladder},
+        },
+        clusters={"best": {"capacity": Capacity(prompt_tokens_per_minute=60_000)}},
+    )
+
+    asked = question(policy, as_tenant(policy, tenant), place(policy, "best"), None)
+
+    assert (asked.prompt_tokens, asked.prompt_tokens_per_second) == (100, 1000.0)
+    assert asked.max_backlog_seconds == max_backlog_seconds
+
+
+def test_where_no_first_token_is_promised_no_tier_is_held_back(revise: Callable[..., Policy]) -> None:
+    policy = revise(clusters={"best": {"capacity": Capacity(prompt_tokens_per_minute=60_000)}})
+
+    assert question(policy, as_tenant(policy, "globex"), place(policy, "best"), None).max_backlog_seconds is None
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from extproc.capacity import START_PER_ENDPOINT, CapacityTracker
 from extproc.server_load import ServerLoad
 from headgate.policy.model import Capacity, Policy, Queue, Rung
 from headgate.record import RequestRecord
+from headgate.store import LeaseRequest
 
 AUTO = Capacity(auto=True)
 PLENTY = 10_000
@@ -158,12 +159,38 @@ def test_requests_that_never_reached_the_cluster_say_nothing(tracked: Tracked) -
     assert tracked.ends(100, verdict="", status=503) == START_PER_ENDPOINT
 
 
-def test_a_servers_own_queue_goes_before_any_inference(tracked: Tracked) -> None:
+def queued(requests: int) -> ServerLoad:
+    return ServerLoad(saturation=0.0, queue_depth=requests, age_seconds=0.1)
+
+
+def test_a_queue_the_servers_report_goes_before_any_inference(tracked: Tracked) -> None:
+    assert tracked.ends(20, load=queued(0)) == START_PER_ENDPOINT
+    assert tracked.ends(20, load=queued(20)) == START_PER_ENDPOINT // 2
+
+
+def test_where_answers_do_not_tell_the_servers_do(tracked: Tracked) -> None:
     headers_only = {"first_byte_seconds": 0.003}
 
-    assert tracked.ends(20, load=ServerLoad(queue_depth=0), **headers_only) == 2 * START_PER_ENDPOINT
-    assert tracked.ends(30, load=ServerLoad(queue_depth=20), **headers_only) == START_PER_ENDPOINT
-    assert tracked.ends(100, load=ServerLoad(queue_depth=0), in_flight=3) == START_PER_ENDPOINT
+    assert tracked.ends(45, load=queued(0), **headers_only) == 4 * START_PER_ENDPOINT
+    assert (tracked.ends(200, load=queued(50), in_flight=5, **headers_only) or 0) < START_PER_ENDPOINT
+    assert tracked.tracker.limit("best") is not None
+
+
+def test_a_process_that_hears_of_no_finished_request_limits_nothing(tracked: Tracked) -> None:
+    limits = [tracked.tracker.limit("best") for _ in range(2000)]
+
+    assert limits[:-1] == [START_PER_ENDPOINT] * 1999
+    assert limits[-1] is None
+    assert tracked.ends(1) == START_PER_ENDPOINT
+
+
+def test_a_question_that_has_waited_is_asked_with_the_limit_of_now(tracked: Tracked) -> None:
+    request = LeaseRequest(tenant="acme", tier="premium", cluster="best", cluster_limit=START_PER_ENDPOINT)
+    elsewhere = LeaseRequest(tenant="acme", tier="premium", cluster="standard", cluster_limit=2)
+    tracked.ends(40)
+
+    assert tracked.tracker.as_of_now(request).cluster_limit == 2 * START_PER_ENDPOINT
+    assert tracked.tracker.as_of_now(elsewhere) is elsewhere
 
 
 def test_the_one_that_makes_the_limit_rise_says_so(tracked: Tracked) -> None:

@@ -115,6 +115,7 @@ def test_a_request_is_admitted_and_holds_its_slot_until_its_stream_ends(policy: 
                 tokens=HELLO_TOKENS + 1000,
                 cluster_limit=2,
                 cluster_token_limit=50_000,
+                prompt_tokens=HELLO_TOKENS,
             ),
             priority=0,
         )

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from extproc.capacity import START_PER_ENDPOINT
 from extproc.queue import FairQueue
-from extproc.server_load import FRESH_SECONDS, ServerLoad
-from extproc.signals import ClusterSignals
+from extproc.signals import ClusterSignals, ServerLoad
 from headgate.policy.model import Capacity, Policy, Queue
 from headgate.store import Lease, LeaseRequest, Refused, Scope
 from headgate.store.memory import MemoryStore
@@ -94,20 +94,18 @@ def test_a_new_policy_counts_from_its_first_moment(policy: Policy, revise: Calla
 
 def heard(policy: Policy, load: ServerLoad | None, store: MemoryStore | None = None) -> ClusterSignals:
     known = store or MemoryStore(lambda: 0.0)
-    return ClusterSignals(lambda: policy, known, FairQueue(), read_load=lambda cluster: load)
+    return ClusterSignals(lambda: policy, known, FairQueue(), lambda cluster: load)
 
 
 @pytest.mark.parametrize(
     ("load", "saturation", "depth"),
     [
         (None, 0.5, 0),
-        (ServerLoad(saturation=0.9, queue_depth=7), 0.9, 7),
-        (ServerLoad(saturation=0.1, queue_depth=0), 0.5, 0),
-        (ServerLoad(saturation=3.0), 1.0, 0),
-        (ServerLoad(queue_depth=7), 0.5, 7),
-        (ServerLoad(saturation=0.9, queue_depth=7, age_seconds=FRESH_SECONDS + 0.1), 0.5, 0),
+        (ServerLoad(saturation=0.9, queue_depth=7, age_seconds=0.1), 0.9, 7),
+        (ServerLoad(saturation=0.1, queue_depth=0, age_seconds=0.1), 0.5, 0),
+        (ServerLoad(saturation=3.0, queue_depth=0, age_seconds=0.1), 1.0, 0),
     ],
-    ids=["nothing heard", "fuller than we know", "emptier than we know", "absurd", "only its queue", "stale"],
+    ids=["nothing heard", "fuller than we know", "emptier than we know", "absurd"],
 )
 def test_a_cluster_is_as_full_as_the_fuller_of_what_we_know_and_what_it_says(
     policy: Policy, load: ServerLoad | None, saturation: float, depth: int
@@ -118,6 +116,26 @@ def test_a_cluster_is_as_full_as_the_fuller_of_what_we_know_and_what_it_says(
     signals = heard(policy, load, store)
 
     assert (signals.saturation("best"), signals.queue_depth("best")) == (saturation, depth)
+
+
+def test_whoever_waits_in_the_servers_waits_for_the_cluster_too(policy: Policy) -> None:
+    queue = FairQueue()
+    in_line(queue, "premium")
+    load = ServerLoad(saturation=0.0, queue_depth=7, age_seconds=0.1)
+    signals = ClusterSignals(lambda: policy, MemoryStore(lambda: 0.0), queue, lambda cluster: load)
+
+    assert signals.queue_depth("best") == 8
+
+
+def test_what_was_learnt_of_an_auto_cluster_is_what_it_is_full_against(revise: Callable[..., Policy]) -> None:
+    policy = revise(clusters={"best": {"capacity": Capacity(auto=True)}})
+    store = MemoryStore(lambda: 0.0)
+    signals = ClusterSignals(lambda: policy, store, FairQueue())
+    hold(store, 4)
+
+    assert signals.request_limit(policy.clusters["best"]) == START_PER_ENDPOINT
+    assert signals.saturation("best") == 4 / START_PER_ENDPOINT
+    assert signals.request_limit(policy.clusters["standard"]) == 2
 
 
 # degrading
