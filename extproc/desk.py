@@ -142,7 +142,7 @@ class AdmissionDesk:
         excess_seconds = self._prefill.excess_seconds(waiter.request, _now())
         if not excess_seconds:
             return False
-        self.queue.refused(waiter, Scope.CLUSTER, _now())
+        self.queue.hold_back(waiter)
         cluster = waiter.request.cluster or ""
         if cluster not in self._held_back:
             self._held_back.add(cluster)

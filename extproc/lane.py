@@ -61,6 +61,7 @@ class Lane:
         self.tokens = 0
         self.size_bytes = 0
         self.is_full = False
+        self.is_held_back = False
         self.served_at = -math.inf
         self.too_big: set[str] = set()
         self._ring: OrderedDict[str, _TenantLine] = OrderedDict()

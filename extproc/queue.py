@@ -154,6 +154,11 @@ class FairQueue:
             # It waits for something else now, and that room is of no use to it.
             del self._kept_for[cluster]
 
+    def hold_back(self, waiter: Waiter) -> None:
+        """The cluster has room, but not yet for this tier; it keeps its claim before lesser ones."""
+        lane = self._lane(waiter.request)
+        lane.is_full = lane.is_held_back = True
+
     def released(self, request: LeaseRequest) -> set[str]:
         """Something was released: those it may concern can be asked again. The clusters where somebody waits now."""
         cluster = request.cluster or ""
@@ -170,13 +175,14 @@ class FairQueue:
     def reopen(self, cluster: str) -> None:
         """There may be room at a cluster: all who wait for some can be asked again."""
         for lane in self._lanes.get(cluster, {}).values():
-            lane.is_full = False
+            lane.is_full = lane.is_held_back = False
             while lane.too_big:
                 lane.come_back(lane.too_big.pop())
 
     def has_claim(self, cluster: str, priority: int) -> bool:
         """Whether somebody of this or a better priority, who could be served, waits there: a newcomer stays behind."""
         claims = self._open_lanes(cluster)
+        claims += [lane for lane in self._lanes.get(cluster, {}).values() if lane.is_held_back]
         if (kept_for := self._kept_for.get(cluster)) is not None:
             claims.append(self._lane(kept_for.request))
         return any(lane.priority <= priority for lane in claims)

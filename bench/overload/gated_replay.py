@@ -63,6 +63,7 @@ class GatedReplay:
         self.ledger = Ledger()
         self.queue = FairQueue()
         self.prefill = PrefillBacklog()
+        self._is_held_back = False
         self.visits: list[Visit] = []
         self._request_limit = request_limit or (lambda: cluster.capacity.requests)
         self._on_end = on_end
@@ -177,8 +178,10 @@ class GatedReplay:
         while (waiter := self.queue.next(self.cluster.name, now)) is not None:
             visit = self._waiting[waiter.ticket]
             if excess_seconds := self.prefill.excess_seconds(waiter.request, now):
-                self.queue.refused(waiter, Scope.CLUSTER, now)
-                self.at(now + excess_seconds, self._on_computed)
+                self.queue.hold_back(waiter)
+                if not self._is_held_back:
+                    self._is_held_back = True
+                    self.at(now + excess_seconds, self._on_computed)
                 continue
             answer = self.ledger.acquire(self._question(visit.arrival), now)
             if isinstance(answer, Refused):
@@ -189,6 +192,7 @@ class GatedReplay:
             self._start(visit, answer, now)
 
     def _on_computed(self, now: float) -> None:
+        self._is_held_back = False
         self.queue.reopen(self.cluster.name)
         self.dispatch(now)
 
