@@ -65,6 +65,11 @@ def passing_question(identity: Identity) -> LeaseRequest:
     return LeaseRequest(tenant=identity.tenant.name, tier=identity.tier.name, tenant_limit=tenant_concurrency(identity))
 
 
+def is_closed(request: LeaseRequest) -> bool:
+    """Whether some limit of 0 lets nothing through, however long anybody waits."""
+    return 0 in (request.tenant_limit, request.tier_limit, request.cluster_limit, request.cluster_token_limit)
+
+
 def idle_room_tokens(policy: Policy, identity: Identity, destination: Destination) -> int | None:
     """What the tier can have of the idle cluster: its tokens less what other tiers have reserved; None for no limit."""
     limit = destination.cluster.capacity.tokens

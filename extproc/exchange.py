@@ -15,6 +15,7 @@ from extproc.admission import (
     Ladder,
     can_ever_fit,
     idle_room_tokens,
+    is_closed,
     passing_question,
     question,
     tenant_concurrency,
@@ -168,7 +169,7 @@ class Exchange:
             return None
         if self._signals.in_flight(Scope.TENANT, identity.tenant.name) < limit:
             return None
-        return refusal.contended(Scope.TENANT, 1.0)
+        return refusal.contended(Scope.TENANT, 1.0 if limit else None)
 
     # what, and where to
 
@@ -266,11 +267,11 @@ class Exchange:
         if self._is_decided or self._identity is None:
             return []
         if attempt is None:
-            return self._reject(refusal.contended(_reason(refused), refused.retry_after_seconds))
+            return self._reject(_told(refused, passing_question(self._identity)))
         attempt.waited_seconds += refused.waited_seconds
         step = attempt.ladder.next(refused.scope)
         if step is None:
-            told = refusal.contended(_reason(refused), refused.retry_after_seconds)
+            told = _told(refused, self._question(self._identity, attempt))
             return self._reject(told, attempt.waited_seconds)
         if isinstance(step, Queue):
             attempt.destination = attempt.ladder.first
@@ -355,6 +356,10 @@ class Exchange:
             queue_wait_seconds=waited_seconds,
             traceparent=self._headers.get("traceparent"),
         )
+
+
+def _told(refused: LeaseRefused, request: LeaseRequest) -> Refusal:
+    return refusal.contended(_reason(refused), None if is_closed(request) else refused.retry_after_seconds)
 
 
 def _reason(refused: LeaseRefused) -> str:

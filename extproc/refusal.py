@@ -49,7 +49,8 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
         """Response headers; `retry-after` counts whole seconds, `retry-after-ms` is what openai clients read first."""
         headers = {"content-type": "application/json", "x-headgate-decision": f"reject; reason={self.reason}"}
         if self.retry_after_seconds is None:
-            return headers
+            # openai clients retry every 429 unless told otherwise.
+            return headers | {"x-should-retry": "false"} if self.status == 429 else headers
         milliseconds = max(1, math.ceil(self.retry_after_seconds * 1000))
         headers["retry-after"] = str(max(1, math.ceil(self.retry_after_seconds)))
         headers["retry-after-ms"] = str(milliseconds)
@@ -150,8 +151,8 @@ def too_long(tokens: int, limit_tokens: int) -> Refusal:
     )
 
 
-def contended(reason: str, retry_after_seconds: float) -> Refusal:
-    """There is capacity, but others hold it now."""
+def contended(reason: str, retry_after_seconds: float | None) -> Refusal:
+    """There is capacity, but others hold it now; None where it will not be this client's however long it waits."""
     is_own_limit = reason == Scope.TENANT
     return Refusal(
         status=429,
@@ -159,7 +160,7 @@ def contended(reason: str, retry_after_seconds: float) -> Refusal:
         message=_CONTENDED[reason],
         type="rate_limit_error",
         code="concurrency_limit_exceeded" if is_own_limit else "server_is_overloaded",
-        retry_after_seconds=min(retry_after_seconds, MAX_RETRY_AFTER_SECONDS),
+        retry_after_seconds=None if retry_after_seconds is None else min(retry_after_seconds, MAX_RETRY_AFTER_SECONDS),
     )
 
 

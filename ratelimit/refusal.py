@@ -14,6 +14,8 @@ from ratelimit.reply import Reply
 from ratelimit.tenants import PROTOCOL_KEY, TENANT_KEY, Budget
 
 _PLAIN_REASON = "rate_limit"
+_MAX_RETRY_AFTER_SECONDS = 120.0
+"""openai-python does not retry at all when told to wait longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +95,16 @@ def _body(cause: _Cause, protocol: str) -> bytes:
 
 
 def _headers(cause: _Cause) -> tuple[tuple[str, str], ...]:
+    wait_seconds = min(cause.wait_seconds, _MAX_RETRY_AFTER_SECONDS)
     headers = (
         ("content-type", "application/json"),
-        ("retry-after", str(_whole_seconds(cause.wait_seconds))),
-        ("retry-after-ms", str(max(1, math.ceil(cause.wait_seconds * 1000)))),
+        ("retry-after", str(_whole_seconds(wait_seconds))),
+        ("retry-after-ms", str(max(1, math.ceil(wait_seconds * 1000)))),
         ("x-headgate-decision", cause.decision),
     )
-    # OpenAI's clients obey this header before retry-after.
-    return (*headers, ("x-should-retry", "false")) if cause.is_hopeless else headers
+    # OpenAI's clients obey this header before retry-after: a spent budget is not asked for again by itself.
+    is_pointless = cause.is_hopeless or cause.reason == Budget.TOKENS.reason
+    return (*headers, ("x-should-retry", "false")) if is_pointless else headers
 
 
 def _first_value(request: RateLimitRequest, key: str) -> str:

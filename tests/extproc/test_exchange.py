@@ -568,6 +568,19 @@ def test_a_refusal_of_ones_own_scope_degrades_nobody_else(policy: Policy, signal
     assert signals.degraded == {}
 
 
+@pytest.mark.parametrize(("limit", "is_told"), [(0, True), (1, False)])
+def test_a_limit_of_zero_is_refused_for_good(
+    signals: Any, revise: Callable[..., Policy], limit: int, is_told: bool
+) -> None:
+    exchange = Exchange(revise(clusters={"standard": {"capacity": Capacity(requests=limit)}}), signals)
+    start(exchange, "hobby")
+
+    respond, _ = refusal_of(exchange.receive(LeaseRefused(Scope.CLUSTER, 0.5), 0.002))
+
+    assert (respond.headers.get("x-should-retry") == "false") == is_told
+    assert ("retry-after" in respond.headers) != is_told
+
+
 def test_what_was_learnt_of_a_cluster_is_its_limit(policy: Policy, signals: Any) -> None:
     signals.limits["best"] = 17
 

@@ -85,6 +85,22 @@ def test_retry_after_rounds_up_and_is_never_zero(wait_seconds: float, seconds: s
     assert (headers["retry-after"], headers["retry-after-ms"]) == (seconds, milliseconds)
 
 
+def test_nobody_is_told_to_wait_longer_than_openais_client_does() -> None:
+    assert refusal.contended("queue_too_long", 3600.0).headers["retry-after-ms"] == "120000"
+
+
+def test_a_client_for_whom_there_will_never_be_room_is_told_not_to_retry() -> None:
+    headers = refusal.contended(Scope.TENANT, None).headers
+
+    assert headers["x-should-retry"] == "false"
+    assert "retry-after" not in headers
+
+
+@pytest.mark.parametrize("refused", EVERY_REFUSAL, ids=lambda refused: refused.reason)
+def test_where_a_retry_can_help_or_nobody_would_try_one_nothing_is_said_about_it(refused: Refusal) -> None:
+    assert "x-should-retry" not in refused.headers
+
+
 @pytest.mark.parametrize(
     ("status", "code"),
     [
