@@ -62,6 +62,5 @@ def test_ten_tenants_that_offer_one_to_ten_times_as_much_get_equal_shares_within
 
     mean = shares.total() / len(LOADS)
     assert set(shares) == {f"tenant-{load}" for load in LOADS}
-    print(shares)
     assert all(abs(share - mean) <= 0.05 * mean for share in shares.values())
     assert jain(list(shares.values())) > 0.999
