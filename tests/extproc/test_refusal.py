@@ -179,7 +179,7 @@ def test_the_openai_client_raises_the_error_of_the_status_and_reads_its_code(
         (refusal.unknown_model("m"), "not_found_error"),
         (refusal.bad_request("no"), "invalid_request_error"),
         (refusal.too_large(9, 5), "request_too_large"),
-        (refusal.contended("tier_concurrency", "no", 1.0), "rate_limit_error"),
+        (refusal.contended("tier_concurrency", 1.0), "rate_limit_error"),
         (refusal.unavailable("shutting_down", "no"), "overloaded_error"),
     ],
 )
