@@ -11,10 +11,11 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from headgate.errors import HeadgateError
+from headgate_cli.debian import DebianError, unpack
 
 Progress = Callable[[str], None]
 
@@ -45,8 +46,6 @@ def provide_libpython(program: Path, directory: Path, progress: Progress) -> Non
         _link(library, directory)
         if _starts(program, directory):
             return
-    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        raise LibpythonError(_advice("there is no apt-get here to fetch it with"))
     progress(f"fetching {_SONAME} from the Debian archive (nothing is installed into the system)")
     _fetch_debian_packages(directory)
     if not _starts(program, directory):
@@ -75,36 +74,15 @@ def _link(library: Path, directory: Path) -> None:
 
 
 def _fetch_debian_packages(directory: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="headgate-apt-") as scratch:
-        work = Path(scratch)
-        for part in ("state/lists/partial", "cache/archives/partial", "packages"):
-            (work / part).mkdir(parents=True)
-        apt_get = ["apt-get", "-q", *_private_apt_options(work)]
-        _run([*apt_get, "update"], work)
-        _run([*apt_get, "download", *_DEBIAN_PACKAGES], work / "packages")
-        for package in sorted((work / "packages").glob("*.deb")):
-            _run(["dpkg-deb", "-x", str(package), str(work / "files")], work)
-        for library in (work / "files").rglob("*.so*"):
+    with tempfile.TemporaryDirectory(prefix="headgate-libpython-") as scratch:
+        try:
+            unpack(_DEBIAN_PACKAGES, Path(scratch), with_dependencies=False)
+        except DebianError as error:
+            raise LibpythonError(_advice(str(error))) from None
+        for library in Path(scratch).rglob("*.so*"):
             target = directory / library.name
             target.unlink(missing_ok=True)
             shutil.copy2(library, target, follow_symlinks=False)
-
-
-def _private_apt_options(work: Path) -> list[str]:
-    settings = {
-        "Dir::State": work / "state",
-        "Dir::State::status": "/var/lib/dpkg/status",
-        "Dir::Cache": work / "cache",
-        "APT::Sandbox::User": "",
-    }
-    return [option for name, value in settings.items() for option in ("-o", f"{name}={value}")]
-
-
-def _run(command: Sequence[str], directory: Path) -> None:
-    outcome = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
-    if outcome.returncode:
-        said = (outcome.stderr or outcome.stdout).strip()[-400:]
-        raise LibpythonError(_advice(f"`{command[0]} {command[-1]}` failed: {said}"))
 
 
 def _advice(cause: str) -> str:
