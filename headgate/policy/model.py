@@ -214,6 +214,18 @@ class Price:
     output: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class MetricsAddress:
+    """Where a model server tells how it is: a page at `path` (empty: the usual ones), or Triton's gRPC API."""
+
+    address: str
+    path: str = ""
+    is_grpc: bool = False
+
+    def __str__(self) -> str:
+        return f"grpc://{self.address}" if self.is_grpc else f"{self.address}{self.path}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """One pool of GPUs behind one or more APIs; capacity is shared by all of them.
@@ -227,7 +239,7 @@ class Cluster:
     name: str
     frontends: Mapping[Protocol, Frontend]
     capacity: Capacity = field(default_factory=Capacity)
-    metrics: str | None = None
+    metrics: tuple[MetricsAddress, ...] = ()
     price: Price = field(default_factory=Price)
     backend: Backend | None = None
     sends_priority: bool = False

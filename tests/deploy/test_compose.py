@@ -138,6 +138,13 @@ def test_every_endpoint_of_its_policy_is_a_service_that_listens_there(policy: Po
     assert [(host, port) for host, port in _endpoints(policy) if port not in PORTS.get(host, ())] == []
 
 
+def test_every_place_of_its_policy_that_tells_metrics_is_a_service_that_listens_there(policy: Policy) -> None:
+    places = [place.address.rpartition(":") for cluster in policy.clusters.values() for place in cluster.metrics]
+
+    assert {host for host, _, _ in places} == {"triton", "trtllm-standard", "trtllm-fast"}
+    assert [(host, port) for host, _, port in places if int(port) not in PORTS.get(host, ())] == []
+
+
 def test_its_policy_is_the_default_one_with_other_addresses(policy: Policy) -> None:
     default = load_policy(DEFAULT_POLICY.read_bytes(), "default.yaml")
 
@@ -152,7 +159,7 @@ def test_its_policy_is_the_default_one_with_other_addresses(policy: Policy) -> N
 
 def _without_addresses(cluster: Cluster) -> Cluster:
     frontends = {protocol: replace(f, endpoints=()) for protocol, f in cluster.frontends.items()}
-    return replace(cluster, frontends=frontends, metrics=None)
+    return replace(cluster, frontends=frontends, metrics=())
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +247,7 @@ def test_prometheus_asks_services_that_listen_there(repository: Path) -> None:
 
 
 def test_grafana_asks_prometheus(repository: Path) -> None:
-    (source,) = yaml.safe_load((repository / "deploy/grafana/datasources/prometheus.yml").read_text())["datasources"]
+    (source,) = yaml.safe_load((repository / "deploy/grafana/provisioning/datasources.yml").read_text())["datasources"]
 
     host, _, port = source["url"].removeprefix("http://").partition(":")
     assert int(port) in PORTS[host]

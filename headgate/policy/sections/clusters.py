@@ -13,6 +13,7 @@ from headgate.policy.model import (
     Capacity,
     Cluster,
     Frontend,
+    MetricsAddress,
     OpenAiOperation,
     Price,
     Protocol,
@@ -23,6 +24,8 @@ _FRONTEND = ("protocol", "model", "endpoints")
 _OPTIONAL = ("operations",)
 _TAKES_PRIORITY = (Backend.TRTLLM, Backend.VLLM)
 _ENDPOINT = r"(?:[A-Za-z0-9_.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}"
+_METRICS = rf"grpc://{_ENDPOINT}|{_ENDPOINT}(?:/[!-~]*)?"
+_METRICS_FORMS = "host:port, host:port/path or grpc://host:port"
 
 
 class _FrontendProtocol(StrEnum):
@@ -43,7 +46,7 @@ def read_cluster(name: str, node: Node) -> Cluster:
         name=name,
         frontends=MappingProxyType(frontends),
         capacity=_capacity(fields["capacity"]) if "capacity" in fields else Capacity(),
-        metrics=_endpoint(fields["metrics"]) if "metrics" in fields else None,
+        metrics=_metrics(fields["metrics"]) if "metrics" in fields else (),
         price=_price(fields["price"]) if "price" in fields else Price(),
         backend=backend,
         sends_priority=_send_priority(fields["send_priority"], backend) if "send_priority" in fields else False,
@@ -107,6 +110,21 @@ def _endpoint(node: Node) -> str:
     if endpoint and not 0 < int(endpoint.rpartition(":")[2]) < 65536:
         node.report(f"has to be host:port, not '{endpoint}'")
     return endpoint
+
+
+def _metrics(node: Node) -> tuple[MetricsAddress, ...]:
+    nodes = [node] if node.is_text else node.elements(empty="names no address")
+    return tuple(dict.fromkeys(address for each in nodes if (address := _metrics_address(each))))
+
+
+def _metrics_address(node: Node) -> MetricsAddress | None:
+    text = node.text(_METRICS, _METRICS_FORMS)
+    if not text:
+        return None
+    address, slash, path = text.removeprefix("grpc://").partition("/")
+    if not 0 < int(address.rpartition(":")[2]) < 65536:
+        node.report(f"has to be {_METRICS_FORMS}, not '{text}'")
+    return MetricsAddress(address, slash + path, is_grpc=text.startswith("grpc://"))
 
 
 def _capacity(node: Node) -> Capacity:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from headgate.policy.model import Backend, Capacity, Cluster, Frontend, Policy, Price, Protocol
+from headgate.policy.model import Backend, Capacity, Cluster, Frontend, MetricsAddress, Policy, Price, Protocol
 
 Accepted = Callable[[str, str], Policy]
 Refused = Callable[[str, str], list[str]]
 
 BIG = '  big: {protocol: openai, model: llama, endpoints: ["127.0.0.1:8000"]}'
+METRICS_FORMS = "host:port, host:port/path or grpc://host:port"
 IN_PLACE = "protocol: openai, model: llama, endpoints: ['127.0.0.1:8000']"
 LISTED = "{protocol: openai, model: llama, endpoints: ['127.0.0.1:8000']}"
 
@@ -36,7 +37,7 @@ def test_a_cluster_that_says_everything_is_read_in_full(accepted: Accepted) -> N
         name="big",
         frontends={Protocol.TRITON: frontend},
         capacity=Capacity(requests=32, tokens=400_000),
-        metrics="triton:8002",
+        metrics=(MetricsAddress("triton:8002"),),
         price=Price(prompt=0.5, cached_prompt=0.1, output=1.5),
     )
 
@@ -46,7 +47,20 @@ def test_a_cluster_that_says_only_where_it_is_has_no_limits_and_costs_nothing(ac
 
     assert cluster.capacity == Capacity(requests=None, tokens=None, auto=False)
     assert cluster.price == Price(prompt=0.0, output=0.0)
-    assert cluster.metrics is None
+    assert cluster.metrics == ()
+
+
+def test_a_cluster_may_name_several_places_that_tell_how_it_is(accepted: Accepted) -> None:
+    places = "[triton:8002, 'grpc://[::1]:8001', nim:8000/v1/metrics, triton:8002]"
+
+    cluster = accepted(BIG, f"  big: {{{IN_PLACE}, metrics: {places}}}").clusters["big"]
+
+    assert cluster.metrics == (
+        MetricsAddress("triton:8002"),
+        MetricsAddress("[::1]:8001", is_grpc=True),
+        MetricsAddress("nim:8000", "/v1/metrics"),
+    )
+    assert [str(place) for place in cluster.metrics] == ["triton:8002", "grpc://[::1]:8001", "nim:8000/v1/metrics"]
 
 
 def test_the_capacity_may_be_left_to_headgate(accepted: Accepted) -> None:
@@ -123,7 +137,11 @@ def test_a_single_listed_frontend_keeps_the_name_of_its_cluster(accepted: Accept
         ),
         (
             f"{{{IN_PLACE}, metrics: nowhere}}",
-            ["policy.yaml:13 clusters.big.metrics: has to be host:port, not 'nowhere'"],
+            [f"policy.yaml:13 clusters.big.metrics: has to be {METRICS_FORMS}, not 'nowhere'"],
+        ),
+        (
+            f"{{{IN_PLACE}, metrics: [triton:8002, 'grpc://triton:70000']}}",
+            [f"policy.yaml:13 clusters.big.metrics[1]: has to be {METRICS_FORMS}, not 'grpc://triton:70000'"],
         ),
         (
             f"{{{IN_PLACE}, capacity: 32}}",
