@@ -1,19 +1,48 @@
-"""What tests of several folders run against: both transports, and the Envoy release before the installed one."""
+"""What tests of several folders run against: both transports, a real Triton, a real Chromium, the older Envoy."""
 
 from __future__ import annotations
 
+import base64
+import fcntl
+import json
+import os
+import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from headgate.transport import Server
 from headgate.transport.grpcio import GrpcioServer
 from headgate.transport.lean import LeanServer
+from headgate_cli.debian import unpack
+from headgate_cli.home import home, triton_lock, triton_models
+from headgate_cli.ports import Ports
+from headgate_cli.triton_environment import TritonEnvironment, new_shm_prefix, remove_shared_memory
 
 PREVIOUS_ENVOY = "1.39.3"
+WAIT_SECONDS = 15.0
+FONTS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig><dir>{root}/usr/share/fonts</dir><cachedir>{root}/cache</cachedir></fontconfig>
+"""
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--remote-debugging-pipe",
+]
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +62,218 @@ def new_server(request: pytest.FixtureRequest) -> Callable[..., Server]:
     """Each transport in turn: `new_server(address, services, max_message_bytes=...)`."""
     made: Callable[..., Server] = request.param
     return made
+
+
+def from_debian(name: str, *packages: str, with_dependencies: bool) -> Path:
+    """The folder these packages are unpacked in, fetched once; a fetch that was cut off is not taken for one."""
+    unpacked = home() / name
+    if not unpacked.exists():
+        fetched = unpacked.with_suffix(".part")
+        shutil.rmtree(fetched, ignore_errors=True)
+        fetched.mkdir(parents=True)
+        unpack(packages, fetched, with_dependencies=with_dependencies)
+        fetched.rename(unpacked)
+    return unpacked
+
+
+@pytest.fixture(scope="session")
+def debian() -> Callable[..., Path]:
+    return from_debian
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningTriton:
+    """Where the server listens, and questions about its engines."""
+
+    http: httpx.Client
+    grpc_address: str
+    metrics_url: str
+
+    def metrics(self) -> str:
+        return httpx.get(self.metrics_url).text
+
+    def sample(self, series: str) -> float:
+        """The value of one series, written as in the exposition: name{labels}."""
+        found = re.search(rf"^{re.escape(series)} (\S+)$", self.metrics(), re.MULTILINE)
+        assert found, f"no series {series}"
+        return float(found[1])
+
+    def requests(self, engine: str, state: str) -> float:
+        """How many requests an engine has in a state: active, max, scheduled, context, waiting."""
+        return self.sample(f'nv_trt_llm_request_metrics{{model="{engine}",request_type="{state}",version="1"}}')
+
+    def wait_until(self, holds: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
+        give_up_at = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < give_up_at, f"still not so after {seconds} s: {what}"
+            time.sleep(0.01)
+
+    def wait_until_idle(self, engine: str) -> None:
+        self.wait_until(
+            lambda: self.requests(engine, "active") + self.requests(engine, "waiting") == 0, f"{engine} is idle"
+        )
+
+
+@pytest.fixture(scope="session")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTriton]:
+    environment = TritonEnvironment(home() / "triton")
+    environment.ensure(triton_lock(), print)
+    ports, shm_prefix = Ports.free(), new_shm_prefix()
+    command = environment.command(
+        triton_models(),
+        http_port=ports.triton_http,
+        grpc_port=ports.triton_grpc,
+        metrics_port=ports.triton_metrics,
+        shm_prefix=shm_prefix,
+    )
+    log = tmp_path_factory.mktemp("triton") / "triton.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=environment.environ(), stdout=output, stderr=output)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{ports.triton_http}", timeout=30) as http:
+            running = RunningTriton(
+                http=http,
+                grpc_address=f"127.0.0.1:{ports.triton_grpc}",
+                metrics_url=f"http://127.0.0.1:{ports.triton_metrics}/metrics",
+            )
+            running.wait_until(lambda: is_ready(http, process, log), "Triton is ready", 60)
+            yield running
+        # Only now: with an idle connection open Triton waits for it as long as it may, and then just drops everything.
+        process.terminate()
+        assert process.wait(15) == 0
+        assert remove_shared_memory(shm_prefix) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        remove_shared_memory(shm_prefix)
+
+
+def is_ready(http: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> bool:
+    assert process.poll() is None, f"Triton has ended:\n{log.read_text(errors='replace')[-3000:]}"
+    try:
+        return http.get("/v2/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+class Browser:
+    """One page of one headless Chromium, spoken to over its own protocol through two pipes."""
+
+    def __init__(self, process: subprocess.Popen[bytes], commands: int, answers: int) -> None:
+        self.process = process
+        self.errors: list[str] = []
+        self.loaded = 0
+        self._commands = os.fdopen(commands, "wb", buffering=0)
+        self._answers = os.fdopen(answers, "rb")
+        self._rest = b""
+        self._number = 0
+        self._session: str | None = None
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        self._commands.write(json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._next()
+            if answer.get("id") == self._number:
+                assert "error" not in answer, answer["error"]
+                result: dict[str, Any] = answer["result"]
+                return result
+
+    def open(self, url: str, *, width: int, height: int = 900, scheme: str = "light") -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.loaded = 0
+        self.call("Page.navigate", url=url)
+        while self.loaded == 0:
+            self._next()
+
+    def run(self, script: str) -> Any:
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def text(self, selector: str) -> str:
+        return str(self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
+
+    def wait_until(self, script: str) -> None:
+        give_up_at = time.monotonic() + WAIT_SECONDS
+        while not self.run(script):
+            assert time.monotonic() < give_up_at, f"never true: {script}\n{self.text('body')}\n{self.errors}"
+            time.sleep(0.02)
+
+    def screenshot(self, path: Path) -> None:
+        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+        self._commands.close()
+        self._answers.close()
+
+    def _next(self) -> dict[str, Any]:
+        while b"\0" not in self._rest:
+            chunk = self._answers.read1(65536)  # type: ignore[attr-defined]
+            assert chunk, "Chromium has ended"
+            self._rest += chunk
+        message, _, self._rest = self._rest.partition(b"\0")
+        event: dict[str, Any] = json.loads(message)
+        match event.get("method"):
+            case "Page.loadEventFired":
+                self.loaded += 1
+            case "Runtime.exceptionThrown":
+                self.errors.append(str(event["params"]["exceptionDetails"]))
+            case "Log.entryAdded" if event["params"]["entry"]["level"] == "error":
+                self.errors.append(str(event["params"]["entry"]))
+        return event
+
+
+@pytest.fixture(scope="session")
+def chromium_home(debian: Callable[..., Path]) -> Path:
+    return debian("chromium", "chromium-headless-shell", "fonts-dejavu-core", with_dependencies=True)
+
+
+@pytest.fixture
+def browser(chromium_home: Path, tmp_path: Path) -> Iterator[Browser]:
+    fonts = tmp_path / "fonts.conf"
+    fonts.write_text(FONTS.format(root=chromium_home))
+    libraries = sorted({str(library.parent) for library in chromium_home.rglob("*.so*")})
+    environment = {
+        **os.environ,
+        "LD_LIBRARY_PATH": os.pathsep.join(libraries),
+        "FONTCONFIG_FILE": str(fonts),
+        "HOME": str(tmp_path),
+    }
+    program = chromium_home / "usr/lib/chromium/chromium-headless-shell"
+    their_input, commands = os.pipe()
+    answers, their_output = os.pipe()
+    # Chromium reads from 3 and writes to 4; what these are now must not be overwritten on the way.
+    away = [fcntl.fcntl(end, fcntl.F_DUPFD, 100) for end in (their_input, their_output)]
+
+    def connect() -> None:
+        os.dup2(away[0], 3)
+        os.dup2(away[1], 4)
+
+    with (tmp_path / "chromium.log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(program), *QUIET, f"--user-data-dir={tmp_path / 'profile'}"],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            pass_fds=(3, 4),
+            preexec_fn=connect,
+        )
+    for end in (their_input, their_output, *away):
+        os.close(end)
+    browser = Browser(process, commands, answers)
+    yield browser
+    browser.close()
