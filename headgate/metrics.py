@@ -148,6 +148,9 @@ class Metrics:
             "headgate_loop_lag_seconds", "How late the event loop runs what is due.", _LAG_BUCKETS
         ).labels()
         self.log_lines_left_out = self.counter("log_lines_left_out", "Request log lines not sampled.").labels()
+        self.signal_errors = self.counter(
+            "signal_errors", "Questions to model servers that got no usable answer.", "cluster"
+        )
         self.policy_reload_errors = self.counter("policy_reload_errors", "Policy files refused while running.").labels()
         self.policy_reload_failed = self._gauge(
             "policy_reload_failed", "1 while the policy file on disk is a refused one."

@@ -19,7 +19,13 @@ _PREFIX = "HEADGATE_"
 _HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 _SOCKET_PATH = re.compile(r"unix:/.+")
 _GRPC_ADDRESSES = ("extproc_address", "ratelimit_address")
-_NUMBERS = {"grace_seconds": (3600.0, " seconds"), "request_log_share": (1.0, "")}
+_NUMBERS = {
+    "grace_seconds": (0.0, 3600.0, " seconds"),
+    "signal_interval_seconds": (0.05, 3600.0, " seconds"),
+    "signal_timeout_seconds": (0.05, 3600.0, " seconds"),
+    "signal_stale_seconds": (0.05, 3600.0, " seconds"),
+    "request_log_share": (0.0, 1.0, ""),
+}
 _HTTP_ADDRESSES = ("ratelimit_http_address", "admin_address")
 
 
@@ -34,6 +40,9 @@ class Settings:
         ratelimit_http_address: the rate limit service's `/json` and `/healthcheck`, `host:port`.
         admin_address: `/metrics`, `/healthz`, `/readyz`, `/policy`, `host:port`.
         grace_seconds: how long a stopping process waits for its open calls.
+        signal_interval_seconds: how often the model servers are asked how they are.
+        signal_timeout_seconds: how long one of them may take to answer.
+        signal_stale_seconds: how old an answer may be and still count.
         region: the value of `region` in routing rules.
         transport: what serves gRPC: `lean`, Headgate's own, or `grpcio`, the reference, at many times the cost.
         tls_cert, tls_key: certificate chain and key of the gRPC listeners, PEM files; empty for plain HTTP/2.
@@ -50,6 +59,9 @@ class Settings:
     ratelimit_http_address: str = "127.0.0.1:8080"
     admin_address: str = "127.0.0.1:9090"
     grace_seconds: float = 10.0
+    signal_interval_seconds: float = 1.0
+    signal_timeout_seconds: float = 1.0
+    signal_stale_seconds: float = 5.0
     region: str = ""
     transport: str = "lean"
     tls_cert: str = ""
@@ -122,11 +134,11 @@ def _check_address(name: str, address: str) -> None:
 
 
 def _number(name: str, value: str | float) -> float:
-    most, unit = _NUMBERS[name]
+    least, most, unit = _NUMBERS[name]
     try:
         number = float(value)
     except ValueError:
         raise SettingsError(f"{name}: has to be a number{unit and ' of'}{unit}, not '{value}'") from None
-    if not 0.0 <= number <= most:
-        raise SettingsError(f"{name}: has to be between 0 and {most:g}{unit}, not '{value}'")
+    if not least <= number <= most:
+        raise SettingsError(f"{name}: has to be between {least:g} and {most:g}{unit}, not '{value}'")
     return number

@@ -116,6 +116,12 @@ def test_a_value_that_cannot_be_used_is_named(name: str, value: str, message: st
     assert str(caught.value) == message
 
 
+def test_model_servers_are_not_asked_without_a_pause() -> None:
+    assert read_settings({"signal_interval_seconds": 0.05}, {}).signal_interval_seconds == 0.05
+    with pytest.raises(SettingsError, match=r"signal_interval_seconds: has to be between 0.05 and 3600"):
+        read_settings({}, {"HEADGATE_SIGNAL_INTERVAL_SECONDS": "0"})
+
+
 def test_the_receiver_of_spans_may_have_opentelemetrys_own_name() -> None:
     common = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 
