@@ -8,14 +8,19 @@ from collections.abc import Callable
 from extproc.capacity import CapacityTracker
 from extproc.desk import AdmissionDesk
 from extproc.events import Decision
-from extproc.gauges import watch_room
+from extproc.gauges import watch_clusters, watch_room
+from extproc.live import LiveSections
+from extproc.recent import RecentDecisions
 from extproc.report import Reporter
+from extproc.servers.gauges import show_servers
+from extproc.servers.poller import ServerPoller
+from extproc.servers.watch import Timing
 from extproc.service import ExtProcService
 from extproc.signals import ClusterSignals
 from headgate.errors import SettingsError
 from headgate.lifecycle import Process
+from headgate.live.window import RecentRequests
 from headgate.record import RequestRecord
-from headgate.store import Scope
 from headgate.store.memory import MemoryStore
 
 
@@ -23,59 +28,61 @@ def assemble(process: Process) -> ExtProcService:
     """The service of this process, its gauges registered."""
     store = MemoryStore(time.monotonic)
     policy = process.policy.current
+    servers = _poller(process)
     capacity = CapacityTracker(policy)
     desk = AdmissionDesk(store, capacity.as_of_now)
-    signals = ClusterSignals(policy, store, desk.queue, capacity=capacity)
+    signals = ClusterSignals(policy, store, desk.queue, servers.load, capacity)
 
     def learn(record: RequestRecord) -> None:
         in_flight = store.usage(record.cluster).requests + 1
-        if capacity.learn(record, in_flight, None, time.monotonic()):
+        if capacity.learn(record, in_flight, servers.load(record.cluster), time.monotonic()):
             desk.recheck(record.cluster)
 
+    decisions, reporter = RecentDecisions(time.time), Reporter(process.metrics, _trace(process))
+
+    def report(decision: Decision, decision_seconds: float) -> None:
+        reporter.report(decision, decision_seconds)
+        decisions.note(decision)
+
+    requests = RecentRequests(time.monotonic, policy)
     process.records.follow(learn)
+    process.records.follow(requests.note)
+    LiveSections(
+        policy=policy,
+        store=store,
+        queue=desk.queue,
+        signals=signals,
+        servers=servers,
+        decisions=decisions,
+        requests=requests,
+    ).show_on(process.live)
     service = ExtProcService(
         policy=policy,
         desk=desk,
         signals=signals,
-        report=Reporter(process.metrics, _trace(process)).report,
+        report=report,
         clock=time.perf_counter,
         region=process.settings.region,
     )
-    metrics = process.metrics
-    metrics.watch("open_streams", "Requests in flight.", (), lambda: [((), service.open_streams)])
-    metrics.watch(
-        "saturation",
-        "How full a cluster is, 0 to 1.",
-        ("cluster",),
-        lambda: [((name,), signals.saturation(name)) for name in policy().clusters],
-    )
-    metrics.watch(
-        "cluster_limit",
-        "Requests a cluster runs at once, by the policy or as learnt; nothing where there is no limit.",
-        ("cluster",),
-        lambda: [
-            ((cluster.name,), limit)
-            for cluster in policy().clusters.values()
-            if (limit := signals.request_limit(cluster)) is not None
-        ],
-    )
-    metrics.watch(
-        "queue_depth",
-        "Requests waiting for a cluster.",
-        ("cluster", "tier"),
-        lambda: list(desk.queue.depths().items()),
-    )
-    metrics.watch(
-        "leases",
-        "Slots in use.",
-        ("scope", "name"),
-        lambda: [
-            *(((Scope.TIER, name), store.in_flight(Scope.TIER, name)) for name in policy().tiers),
-            *(((Scope.CLUSTER, name), store.in_flight(Scope.CLUSTER, name)) for name in policy().clusters),
-        ],
-    )
-    watch_room(metrics, policy, store)
+    process.metrics.watch("open_streams", "Requests in flight.", (), lambda: [((), service.open_streams)])
+    watch_clusters(process.metrics, policy, signals, desk.queue)
+    watch_room(process.metrics, policy, store)
     return service
+
+
+def _poller(process: Process) -> ServerPoller:
+    settings = process.settings
+    timing = Timing(
+        interval_seconds=settings.signal_interval_seconds,
+        timeout_seconds=settings.signal_timeout_seconds,
+        stale_seconds=settings.signal_stale_seconds,
+    )
+    errors = process.metrics.signal_errors
+    servers = ServerPoller(timing, time.monotonic, lambda cluster: errors.labels(cluster).inc())
+    process.policy.on_change(servers.follow)
+    process.parts.append(servers)
+    show_servers(process.metrics, servers, timing)
+    return servers
 
 
 def _trace(process: Process) -> Callable[[Decision, float], None] | None:

@@ -10,14 +10,16 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from headgate.health import Health
+from headgate.live.board import LiveBoard
+from headgate.live.routes import live_routes
 from headgate.metrics import Metrics
 from headgate.policy.model import Policy
 
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def admin_application(metrics: Metrics, health: Health, policy: Callable[[], Policy]) -> Starlette:
-    """`/metrics`, `/healthz` (alive), `/readyz` (welcomes work), `/policy` (names and limits, no keys)."""
+def admin_application(metrics: Metrics, health: Health, policy: Callable[[], Policy], board: LiveBoard) -> Starlette:
+    """`/` (the live page), `/metrics`, `/healthz` (alive), `/readyz` (welcomes work), `/policy` (names, no keys)."""
 
     async def show_metrics(request: Request) -> Response:
         del request
@@ -43,6 +45,7 @@ def admin_application(metrics: Metrics, health: Health, policy: Callable[[], Pol
             Route("/healthz", alive),
             Route("/readyz", ready),
             Route("/policy", show_policy),
+            *live_routes(board),
         ]
     )
 

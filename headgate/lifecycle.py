@@ -6,15 +6,18 @@ import asyncio
 import logging
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from headgate import __version__
 from headgate.admin import admin_application
 from headgate.errors import PolicyError, SettingsError
 from headgate.health import Health
 from headgate.http import HttpServer
+from headgate.live.board import LiveBoard
 from headgate.logs import FIELDS, configure_logs
 from headgate.loop_lag import LoopLag
 from headgate.metrics import Metrics
@@ -78,9 +81,13 @@ class Process:
         self.health = Health(*health_names)
         self.records = RecordFeed()
         self.parts: list[Part] = []
+        self.live = LiveBoard(time.monotonic)
         self.policy = PolicyFile(settings.policy_path)
         self.policy.on_change(self._show_policy)
         self.policy.on_refused(self._show_refused)
+        self._policy_is_refused = False
+        self._started_at = time.monotonic()
+        self.live.show("process", self._show_process)
 
     async def run(self, listeners: Sequence[Listener], parts: Sequence[Part], drain: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT; then say so to health checks, call `drain`, and finish what is open.
@@ -98,7 +105,8 @@ class Process:
         async with AsyncExitStack() as stack:
             stack.callback(lag.stop)
             admin = HttpServer(
-                self.settings.admin_address, admin_application(self.metrics, self.health, self.policy.current)
+                self.settings.admin_address,
+                admin_application(self.metrics, self.health, self.policy.current, self.live),
             )
             addresses = {"admin": await stack.enter_async_context(_running(admin))}
             for index, part in enumerate([*parts, *self.parts]):
@@ -132,11 +140,23 @@ class Process:
     def _show_policy(self, policy: Policy) -> None:
         self.metrics.set_policy_version(policy.version)
         self.metrics.policy_reload_failed.set(0)
+        self._policy_is_refused = False
 
     def _show_refused(self, error: PolicyError) -> None:
         del error
         self.metrics.policy_reload_errors.inc()
         self.metrics.policy_reload_failed.set(1)
+        self._policy_is_refused = True
+
+    def _show_process(self) -> dict[str, object]:
+        return {
+            "version": __version__,
+            "policy": self.policy.current().version,
+            "policy_is_refused": self._policy_is_refused,
+            "is_serving": self.health.is_serving,
+            "uptime_seconds": time.monotonic() - self._started_at,
+            "now": time.time(),
+        }
 
 
 @asynccontextmanager

@@ -73,6 +73,7 @@ Headgate is up; Ctrl-C stops all of it.
 
   Envoy            {stack.url}        clients connect here
   Envoy admin      http://127.0.0.1:{ports.envoy_admin}
+  live page        {stack.admin_url}/        tiers, tenants, clusters, the last decisions and why
   sidecar admin    {stack.admin_url}         /metrics /readyz /policy
   Triton           http://127.0.0.1:{ports.triton_http}         metrics on {ports.triton_metrics}
   stand-ins for trtllm-serve (the real one needs a GPU) on ports {ports.trtllm_standard} and {ports.trtllm_fast}

@@ -22,6 +22,7 @@ def demo(settings: StackSettings, output: Path, console: Console) -> int:
     with terminating_politely(), showing_progress(console) as announce, Stack(settings, announce) as stack:
         rows: list[Row] = []
         failures: list[str] = []
+        console.print(f"watch it live: {stack.admin_url}/", highlight=False, soft_wrap=True)
         with Client(stack.url, stack.supervisor.log("headgate")) as client:
             for case in CASES:
                 announce(f"case {case.__name__}")

@@ -9,6 +9,7 @@ import pytest
 
 from headgate.admin import admin_application
 from headgate.health import Health
+from headgate.live.board import LiveBoard
 from headgate.metrics import Metrics
 from headgate.policy.load import load_policy
 from headgate.settings import DEFAULT_POLICY
@@ -28,7 +29,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 async def admin(metrics: Metrics, health: Health) -> AsyncIterator[httpx.AsyncClient]:
-    application = admin_application(metrics, health, lambda: POLICY)
+    application = admin_application(metrics, health, lambda: POLICY, LiveBoard(lambda: 0.0))
     transport = httpx.ASGITransport(application)
     async with httpx.AsyncClient(transport=transport, base_url="http://admin") as client:
         yield client
@@ -88,7 +89,14 @@ async def test_no_key_is_shown_not_even_as_a_digest(admin: httpx.AsyncClient) ->
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/", 404), ("GET", "/policy/acme", 404), ("POST", "/policy", 405), ("DELETE", "/metrics", 405)],
+    [
+        ("GET", "/nothing", 404),
+        ("POST", "/", 405),
+        ("POST", "/live", 405),
+        ("GET", "/policy/acme", 404),
+        ("POST", "/policy", 405),
+        ("DELETE", "/metrics", 405),
+    ],
 )
 async def test_nothing_else_is_answered_and_nothing_can_be_changed(
     method: str, path: str, status: int, admin: httpx.AsyncClient
