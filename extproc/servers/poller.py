@@ -10,7 +10,7 @@ import httpx
 
 from extproc.servers.page import MetricsPage, NoReading
 from extproc.servers.reading import Reading, combine, saturation
-from extproc.servers.triton import TritonServer
+from extproc.servers.triton import TritonServer, load_client
 from extproc.servers.watch import Ask, Timing, Watch
 from extproc.server_load import ServerLoad
 from headgate.policy.model import Cluster, MetricsAddress, Policy, Protocol
@@ -55,6 +55,9 @@ class ServerPoller:
 
     async def start(self) -> str:
         """Begin to ask."""
+        if any(target.place.is_grpc for target in self._wanted):
+            # Now, not beside the first requests.
+            await load_client()
         limits = httpx.Limits(max_connections=None, keepalive_expiry=4 * self._timing.interval_seconds)
         # The watch bounds the whole question; a proxy of the environment is not on the way to a neighbour.
         self._client = httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)  # noqa: S113

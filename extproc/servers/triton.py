@@ -15,6 +15,11 @@ _MAX_STEPS = 100
 """An ensemble may name another one; no repository is deeper."""
 
 
+async def load_client() -> Any:
+    """The client's module. It takes a while, and numpy's memory, which a sidecar that asks no Triton is spared."""
+    return await asyncio.to_thread(importlib.import_module, "tritonclient.grpc.aio")
+
+
 class TritonServer:
     """One server, asked over one connection; the caller bounds the time."""
 
@@ -59,8 +64,7 @@ class TritonServer:
     async def _connect(self) -> None:
         async with self._connecting:
             if self._client is None:
-                # Importing it takes a while and numpy's memory, which a sidecar without Triton is spared.
-                module = await asyncio.to_thread(importlib.import_module, "tritonclient.grpc.aio")
+                module = await load_client()
                 self._errors = module.InferenceServerException
                 self._client = module.InferenceServerClient(self._address)
 
