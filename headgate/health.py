@@ -29,6 +29,14 @@ class Health:
         """From now on a service is serving only while `is_ready()` says so, whenever somebody checks."""
         self._is_ready[service] = is_ready
 
+    def hold(self) -> None:
+        """Nothing is serving yet."""
+        self._is_serving = False
+
+    def welcome(self) -> None:
+        """From now on everything is."""
+        self._is_serving = True
+
     def shut_down(self) -> None:
         """From now on nothing but `liveness` is serving."""
         self._is_serving = False

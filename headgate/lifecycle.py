@@ -102,6 +102,8 @@ class Process:
             loop.add_signal_handler(number, stopping.set)
         lag = LoopLag(self.metrics.loop_lag_seconds.observe)
         lag.start()
+        # Whoever is told that the process is ready has to find its services listening.
+        self.health.hold()
         async with AsyncExitStack() as stack:
             stack.callback(lag.stop)
             admin = HttpServer(
@@ -113,6 +115,7 @@ class Process:
                 addresses[f"http{index or ''}"] = await stack.enter_async_context(_running(part))
             for listener in listeners:
                 addresses[listener.name] = await stack.enter_async_context(self._serving(listener))
+            self.health.welcome()
             watching = asyncio.create_task(self.policy.watch(stopping))
             addresses = {name: address for name, address in addresses.items() if address}
             _log.info("serving", extra={FIELDS: addresses | {"policy_version": self.policy.current().version}})

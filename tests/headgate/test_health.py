@@ -129,3 +129,12 @@ async def test_a_watcher_that_leaves_keeps_nobody_waiting(client: Client, health
 
     async with asyncio.timeout(PATIENCE_SECONDS):
         assert await client.check("") == NOT_SERVING
+
+
+def test_a_process_that_still_starts_welcomes_no_work() -> None:
+    health = Health()
+    health.hold()
+    before = health.is_serving
+    health.welcome()
+
+    assert (before, health.is_serving) == (False, True)
