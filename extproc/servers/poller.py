@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import httpx
 
+from extproc.server_load import ServerLoad
 from extproc.servers.page import MetricsPage, NoReading
 from extproc.servers.reading import Reading, combine, saturation
 from extproc.servers.triton import TritonServer, load_client
 from extproc.servers.watch import Ask, Timing, Watch
-from extproc.server_load import ServerLoad
 from headgate.policy.model import Cluster, MetricsAddress, Policy, Protocol
 
 _REUSED_SECONDS = 0.05
