@@ -26,6 +26,7 @@ from ratelimit.redis_settings import RedisType
 from ratelimit.repeated import Repeated
 from ratelimit.service import Answering, RateLimitService
 from ratelimit.settings import Backend, RatelimitSettings, read_ratelimit_settings
+from ratelimit.settlement import Settlement
 from ratelimit.stats import Stats
 
 HEALTH_NAME = "ratelimit"
@@ -43,12 +44,17 @@ class Assembled:
 
 
 def assemble(
-    process: Process, variables: Mapping[str, str] = os.environ, *, debug_address: str | None = None
+    process: Process,
+    variables: Mapping[str, str] = os.environ,
+    *,
+    debug_address: str | None = None,
+    settles: bool = False,
 ) -> Assembled:
     """The service of this process; follows every reload of the policy and of the files.
 
     Args:
         debug_address: of the debug pages; None shows them next to `/json`.
+        settles: whether this process hears of finished requests, so that token budgets can be put right.
 
     Raises:
         SettingsError: a setting cannot be used.
@@ -60,12 +66,14 @@ def assemble(
     memory = MemoryStore(time.time)
     store, guard = _store(settings, memory)
     process.metrics.registry.register(RatelimitCollector(stats, lambda: len(memory)))
+    settlement = _settlement(process, store) if settles else None
     service = RateLimitService(
         configuration=current,
         store=store,
         store_waits=guard is not None,
         stats=stats,
         answering=answering(settings),
+        settlement=settlement,
         observe_seconds=response_times(process.metrics.registry),
     )
     is_ready = _readiness(settings, current, guard)
@@ -81,6 +89,7 @@ def assemble(
             *([HttpServer(debug_address, debug)] if debug_address else []),
             *_watching(settings, current, stats),
             *_upkeep(memory, guard),
+            *([settlement] if settlement is not None else []),
         ],
     )
 
@@ -137,6 +146,23 @@ def cached(settings: RatelimitSettings, store: Store, clock: Callable[[], float]
 def _store(settings: RatelimitSettings, memory: MemoryStore) -> tuple[Store, GuardedStore | None]:
     guard = redis_store(settings, memory) if settings.backend is Backend.REDIS else None
     return cached(settings, guard or memory, time.time), guard
+
+
+def _settlement(process: Process, store: Store) -> Settlement:
+    def cached_token_weight(name: str) -> float:
+        tenant = process.policy.current().tenants.get(name)
+        return tenant.limits.cached_token_weight if tenant is not None else 1.0
+
+    settlement = Settlement(store, time.time, cached_token_weight)
+    process.records.follow(settlement.ended)
+    settled = settlement.settled
+    process.metrics.watch(
+        "settled_tokens",
+        "Tokens that finished requests put right in their tenants' budgets, since the start.",
+        ("direction",),
+        lambda: [(("given_back",), settled.given_back), (("charged",), settled.charged)],
+    )
+    return settlement
 
 
 def _recorder(process: Process) -> Callable[[str, str, Code], None]:

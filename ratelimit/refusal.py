@@ -14,6 +14,8 @@ from ratelimit.reply import Reply
 from ratelimit.tenants import PROTOCOL_KEY, TENANT_KEY, Budget
 
 _PLAIN_REASON = "rate_limit"
+_LONGEST_WAIT_SECONDS = 120.0
+"""OpenAI's clients take no longer `retry-after` for an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +36,17 @@ class _Cause:
         return self.status.hits > self.limit.requests_per_unit
 
     @property
+    def is_final(self) -> bool:
+        """Whether trying again by itself is no help: the client's own code has to decide what its tokens go to."""
+        return self.is_hopeless or self.reason == Budget.TOKENS.reason
+
+    @property
     def decision(self) -> str:
         return f"reject; reason={self.reason}"
 
     @property
     def wait_seconds(self) -> float:
-        return self.status.reset_seconds or 0.0
+        return min(self.status.reset_seconds or 0.0, _LONGEST_WAIT_SECONDS)
 
     @property
     def message(self) -> str:
@@ -100,7 +107,7 @@ def _headers(cause: _Cause) -> tuple[tuple[str, str], ...]:
         ("x-headgate-decision", cause.decision),
     )
     # OpenAI's clients obey this header before retry-after.
-    return (*headers, ("x-should-retry", "false")) if cause.is_hopeless else headers
+    return (*headers, ("x-should-retry", "false")) if cause.is_final else headers
 
 
 def _first_value(request: RateLimitRequest, key: str) -> str:

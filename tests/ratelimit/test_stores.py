@@ -97,6 +97,20 @@ class TestFixedWindow:
         ]  # fmt: skip
         assert tallies[0].reset_seconds == 20.0
 
+    async def test_a_charge_for_one_window_changes_no_other(self, bench: Bench) -> None:
+        start = int(T) // 60 * 60
+        await bench.charge(fixed(2, limit=9))
+
+        await bench.charge(replace(fixed(-1, limit=9), window_start=start))
+        assert await bench.count(fixed(limit=9)) == 1
+        await bench.charge(replace(fixed(-1, limit=9), window_start=start - 60))
+        assert await bench.count(fixed(limit=9)) == 1
+
+        bench.now += 60
+        await bench.charge(fixed(3, limit=9))
+        await bench.charge(replace(fixed(-2, limit=9), window_start=start))
+        assert await bench.count(fixed(limit=9)) == 3
+
     async def test_a_limit_may_leave_refused_hits_uncounted(self, bench: Bench) -> None:
         charge = replace(fixed(), counts_rejected=False)
 
