@@ -17,6 +17,12 @@ import httpx
 import pytest
 import redis
 
+from ratelimit.charges import Store
+from ratelimit.memory import MemoryStore
+from ratelimit.redis_connection import connect
+from ratelimit.redis_settings import RedisSettings
+from ratelimit.redis_store import RedisStore
+
 PATIENCE_SECONDS = 20.0
 START_ENVOY = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
@@ -85,8 +91,31 @@ def redis_server() -> Iterator[RedisServer]:
     server.kill()
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What stands on either side of the service: a store and an Envoy."""
+
+    store: str
+    envoy: Path
+    redis_port: int
+
+    def counters(self, clock: Callable[[], float]) -> Store:
+        """An empty store that believes in this clock."""
+        if self.store == "memory":
+            return MemoryStore(clock)
+        return RedisStore(connect(RedisSettings(addresses=(("127.0.0.1", self.redis_port),))), clock=clock)
+
+
+@pytest.fixture(params=[("memory", "1.40"), ("redis", "1.40"), ("redis", "1.39.3")], ids="-".join)
+def surroundings(request: pytest.FixtureRequest, redis_port: int, redis_is_empty: None) -> Surroundings:
+    """Both stores behind Envoy 1.40, and one behind 1.39.3."""
+    store, version = request.param
+    binary = _binary() if version == "1.40" else request.getfixturevalue("previous_envoy")
+    return Surroundings(store, binary, redis_port)
+
+
 @pytest.fixture
-def envoy(tmp_path: Path) -> START_ENVOY:
+def envoy(tmp_path: Path, surroundings: Surroundings) -> START_ENVOY:
     """Start Envoy against the rate limit service at `host:port`; yields a client that talks through it.
 
     `rate_limits` replaces the descriptors that are sent, `model` (`host:port`) the upstream that says "admitted".
@@ -100,7 +129,7 @@ def envoy(tmp_path: Path) -> START_ENVOY:
         asked = bootstrap(ratelimit_address, tmp_path / "model", _filter(domain, rate_limits or _budgets()), model)
         config.write_text(json.dumps(asked))
         process = await asyncio.create_subprocess_exec(
-            *(str(_binary()), "-c", str(config), "--admin-address-path", str(admin_address)),
+            *(str(surroundings.envoy), "-c", str(config), "--admin-address-path", str(admin_address)),
             *("--disable-hot-restart", "--concurrency", "1", "-l", "warning", "--log-path", str(tmp_path / "log")),
         )
         try:

@@ -26,9 +26,7 @@ def test_a_tenant_has_a_tier_keys_a_weight_and_limits(accepted: Accepted) -> Non
     limits: {{concurrency: 40, requests_per_minute: 600, tokens_per_minute: 2_000_000, cached_token_weight: 0.1}}""",
     )
 
-    limits = TenantLimits(
-        concurrency=40, requests_per_minute=600, tokens_per_minute=2_000_000, cached_token_weight=0.1
-    )
+    limits = TenantLimits(concurrency=40, requests_per_minute=600, tokens_per_minute=2_000_000, cached_token_weight=0.1)
     assert policy.tenants == {
         "acme": Tenant(name="acme", tier="gold", api_key_sha256=(DIGEST,), weight=3.0, limits=limits)
     }
