@@ -14,6 +14,7 @@ from headgate.lifecycle import Part, Process
 from ratelimit.charges import Charging, Store
 from ratelimit.current import CurrentConfiguration
 from ratelimit.directory import ConfigurationDirectory, Selection
+from ratelimit.discovery import ControlPlane
 from ratelimit.exposition import RatelimitCollector, response_times
 from ratelimit.guarded import GuardedStore
 from ratelimit.http import debug_application, http_application
@@ -28,6 +29,7 @@ from ratelimit.service import Answering, RateLimitService
 from ratelimit.settings import Backend, RatelimitSettings, read_ratelimit_settings
 from ratelimit.settlement import Settlement
 from ratelimit.stats import Stats
+from ratelimit.statsd import StatsdReporter
 
 HEALTH_NAME = "ratelimit"
 _SWEEP_SECONDS = 0.05
@@ -60,13 +62,17 @@ def assemble(
         SettingsError: a setting cannot be used.
     """
     settings = read_ratelimit_settings(variables)
-    current = CurrentConfiguration(process.policy.current(), None if settings.directory else Configuration())
+    current = CurrentConfiguration(
+        process.policy.current(), None if settings.directory or settings.xds else Configuration()
+    )
     process.policy.on_change(current.adopt_policy)
     stats = Stats(settings.near_limit_ratio, record=_recorder(process))
     memory = MemoryStore(time.time)
     store, guard = _store(settings, memory)
     process.metrics.registry.register(RatelimitCollector(stats, lambda: len(memory)))
     settlement = _settlement(process, store) if settles else None
+    statsd = StatsdReporter(settings.statsd, stats.named) if settings.statsd is not None else None
+    observe_seconds = response_times(process.metrics.registry)
     service = RateLimitService(
         configuration=current,
         store=store,
@@ -74,7 +80,7 @@ def assemble(
         stats=stats,
         answering=answering(settings),
         settlement=settlement,
-        observe_seconds=response_times(process.metrics.registry),
+        observe_seconds=observe_seconds if statsd is None else _both(observe_seconds, statsd.observe_seconds),
     )
     is_ready = _readiness(settings, current, guard)
     process.health.follow(HEALTH_NAME, is_ready)
@@ -89,6 +95,7 @@ def assemble(
             *([HttpServer(debug_address, debug)] if debug_address else []),
             *_watching(settings, current, stats),
             *_upkeep(memory, guard),
+            *([Repeated(statsd.report, statsd.flush_seconds, statsd.close)] if statsd is not None else []),
             *([settlement] if settlement is not None else []),
         ],
     )
@@ -165,6 +172,14 @@ def _settlement(process: Process, store: Store) -> Settlement:
     return settlement
 
 
+def _both(first: Callable[[float], None], second: Callable[[float], None]) -> Callable[[float], None]:
+    def observe(seconds: float) -> None:
+        first(seconds)
+        second(seconds)
+
+    return observe
+
+
 def _recorder(process: Process) -> Callable[[str, str, Code], None]:
     decisions = process.metrics.rate_limit_decisions
     limit_label = process.metrics.limit_label
@@ -194,15 +209,16 @@ def _readiness(
 
 
 def _watching(settings: RatelimitSettings, current: CurrentConfiguration, stats: Stats) -> list[Part]:
-    if not settings.directory:
-        return []
-
     def loaded(worked: bool) -> None:  # noqa: FBT001  (an event with one fact)
         if worked:
             stats.service.config_load_success += 1
         else:
             stats.service.config_load_error += 1
 
+    if settings.xds is not None:
+        return [ControlPlane(settings.xds, current.adopt_files, loaded, merge_domains=settings.merge_domains)]
+    if not settings.directory:
+        return []
     selection = Selection(
         prefix=settings.files_prefix,
         ignore_dot_files=settings.ignore_dot_files,
