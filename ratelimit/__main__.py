@@ -25,7 +25,7 @@ async def serve(settings: Settings) -> None:
     apply_log_settings(reference.logs)
     process = Process(settings, HEALTH_NAME)
     limits = assemble(process, debug_address=reference.serving.debug_address)
-    listener = Listener("ratelimit", settings.ratelimit_address, [limits.service.service()])
+    listener = Listener("ratelimit", settings.ratelimit_address, [limits.service])
     await process.run([listener], limits.parts, lambda: None)
 
 

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headgate.errors import SettingsError
 from headgate.http import HttpServer
 from headgate.lifecycle import Part, Process
+from headgate.transport import Service
 from ratelimit.charges import Charging, Store
 from ratelimit.current import CurrentConfiguration
 from ratelimit.directory import ConfigurationDirectory, Selection
@@ -31,6 +33,9 @@ from ratelimit.settlement import Settlement
 from ratelimit.stats import Stats
 from ratelimit.statsd import StatsdReporter
 
+if TYPE_CHECKING:
+    from ratelimit.tracing import Tracing
+
 HEALTH_NAME = "ratelimit"
 _SWEEP_SECONDS = 0.05
 _SWEPT_KEYS = 5_000
@@ -41,7 +46,7 @@ _PROBE_SECONDS = 1.0
 class Assembled:
     """The service, and what has to run beside it, in the order of its start."""
 
-    service: RateLimitService
+    service: Service
     parts: Sequence[Part]
 
 
@@ -69,6 +74,9 @@ def assemble(
     stats = Stats(settings.near_limit_ratio, record=_recorder(process))
     memory = MemoryStore(time.time)
     store, guard = _store(settings, memory)
+    tracing = _tracing(settings)
+    if tracing is not None and guard is not None:
+        store = tracing.traced_store(store)
     process.metrics.registry.register(RatelimitCollector(stats, lambda: len(memory)))
     settlement = _settlement(process, store) if settles else None
     statsd = StatsdReporter(settings.statsd, stats.named) if settings.statsd is not None else None
@@ -89,8 +97,9 @@ def assemble(
     if debug_address is None:
         json.routes.extend(debug.routes)
     return Assembled(
-        service,
+        service.service if tracing is None else tracing.traced(service.service),
         [
+            *([tracing] if tracing is not None else []),
             HttpServer(process.settings.ratelimit_http_address, json),
             *([HttpServer(debug_address, debug)] if debug_address else []),
             *_watching(settings, current, stats),
@@ -153,6 +162,16 @@ def cached(settings: RatelimitSettings, store: Store, clock: Callable[[], float]
 def _store(settings: RatelimitSettings, memory: MemoryStore) -> tuple[Store, GuardedStore | None]:
     guard = redis_store(settings, memory) if settings.backend is Backend.REDIS else None
     return cached(settings, guard or memory, time.time), guard
+
+
+def _tracing(settings: RatelimitSettings) -> Tracing | None:
+    if settings.tracing is None:
+        return None
+    try:
+        from ratelimit.tracing import Tracing
+    except ModuleNotFoundError:
+        raise SettingsError("TRACING_ENABLED: needs the extra: pip install 'headgate[otel]'") from None
+    return Tracing(settings.tracing)
 
 
 def _settlement(process: Process, store: Store) -> Settlement:
