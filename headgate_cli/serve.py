@@ -20,7 +20,7 @@ async def serve(settings: Settings) -> None:
     accounts = accesslog.assembly.assemble(process)
     listeners = [
         Listener("extproc", settings.extproc_address, [decides.service(), accounts.service()]),
-        Listener("ratelimit", settings.ratelimit_address, [limits.service]),
+        limits.listener(settings.ratelimit_address),
     ]
 
     def drain() -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import replace
 
-from headgate.lifecycle import Listener, Process, run_process
+from headgate.lifecycle import Process, run_process
 from headgate.settings import Settings
 from ratelimit.assembly import HEALTH_NAME, assemble
 from ratelimit.reference_logs import apply_log_settings
@@ -22,11 +22,11 @@ async def serve(settings: Settings) -> None:
         settings = replace(settings, ratelimit_http_address=reference.serving.http_address)
     if reference.serving.prometheus_address and settings.admin_address == defaults.admin_address:
         settings = replace(settings, admin_address=reference.serving.prometheus_address)
-    apply_log_settings(reference.logs)
+    apply_log_settings(reference.logs, level=settings.log_level == defaults.log_level)
     process = Process(settings, HEALTH_NAME)
+    process.metrics_path = reference.serving.prometheus_path
     limits = assemble(process, debug_address=reference.serving.debug_address)
-    listener = Listener("ratelimit", settings.ratelimit_address, [limits.service])
-    await process.run([listener], limits.parts, lambda: None)
+    await process.run([limits.listener(settings.ratelimit_address)], limits.parts, lambda: None)
 
 
 if __name__ == "__main__":

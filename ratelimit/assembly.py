@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from headgate.errors import SettingsError
 from headgate.http import HttpServer
-from headgate.lifecycle import Part, Process
-from headgate.transport import Service
+from headgate.lifecycle import Listener, Part, Process
+from headgate.transport import ConnectionAge, Service
+from headgate.transport.tls import Tls
 from ratelimit.charges import Charging, Store
 from ratelimit.current import CurrentConfiguration
 from ratelimit.directory import ConfigurationDirectory, Selection
@@ -28,6 +29,7 @@ from ratelimit.over_cache import OverLimitCache
 from ratelimit.redis_settings import RedisType
 from ratelimit.repeated import Repeated
 from ratelimit.service import Answering, RateLimitService
+from ratelimit.serving_settings import ServingSettings, TlsFiles
 from ratelimit.settings import Backend, RatelimitSettings, read_ratelimit_settings
 from ratelimit.settlement import Settlement
 from ratelimit.stats import Stats
@@ -44,10 +46,27 @@ _PROBE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """The service, and what has to run beside it, in the order of its start."""
+    """The service, how it is served, and what has to run beside it, in the order of its start."""
 
     service: Service
     parts: Sequence[Part]
+    serving: ServingSettings
+
+    def listener(self, address: str) -> Listener:
+        """The service on one address."""
+        files, seconds = self.serving.tls, self.serving.max_connection_age_seconds
+        return Listener(
+            "ratelimit",
+            address,
+            [self.service],
+            tls=_tls(files) if files is not None else None,
+            max_age=ConnectionAge(seconds, self.serving.max_connection_age_grace_seconds) if seconds else None,
+        )
+
+
+def _tls(files: TlsFiles) -> Tls:
+    authority = Path(files.client_authority) if files.client_authority else None
+    return Tls(certificate=Path(files.certificate), key=Path(files.key), client_authority=authority)
 
 
 def assemble(
@@ -67,10 +86,7 @@ def assemble(
         SettingsError: a setting cannot be used.
     """
     settings = read_ratelimit_settings(variables)
-    current = CurrentConfiguration(
-        process.policy.current(), None if settings.directory or settings.xds else Configuration()
-    )
-    process.policy.on_change(current.adopt_policy)
+    current = _current(process, settings)
     stats = Stats(settings.near_limit_ratio, record=_recorder(process))
     memory = MemoryStore(time.time)
     store, guard = _store(settings, memory)
@@ -80,34 +96,39 @@ def assemble(
     process.metrics.registry.register(RatelimitCollector(stats, lambda: len(memory)))
     settlement = _settlement(process, store) if settles else None
     statsd = StatsdReporter(settings.statsd, stats.named) if settings.statsd is not None else None
-    observe_seconds = response_times(process.metrics.registry)
     service = RateLimitService(
         configuration=current,
         store=store,
-        store_waits=guard is not None,
+        # A span is told its call's metadata only where a coroutine answers.
+        store_waits=guard is not None or tracing is not None,
         stats=stats,
         answering=answering(settings),
         settlement=settlement,
-        observe_seconds=observe_seconds if statsd is None else _both(observe_seconds, statsd.observe_seconds),
+        observe_seconds=_observer(process, statsd),
     )
     is_ready = _readiness(settings, current, guard)
     process.health.follow(HEALTH_NAME, is_ready)
-    json = http_application(service, lambda: process.health.is_serving and is_ready())
+    pages = http_application(service, lambda: process.health.is_serving and is_ready())
     debug = debug_application(lambda: current.whole, store, stats)
     if debug_address is None:
-        json.routes.extend(debug.routes)
+        pages.routes.extend(debug.routes)
     return Assembled(
-        service.service if tracing is None else tracing.traced(service.service),
+        service.service() if tracing is None else tracing.traced(service.service()),
         [
-            *([tracing] if tracing is not None else []),
-            HttpServer(process.settings.ratelimit_http_address, json),
-            *([HttpServer(debug_address, debug)] if debug_address else []),
+            *_present(tracing),
+            HttpServer(process.settings.ratelimit_http_address, pages),
+            *_present(HttpServer(debug_address, debug) if debug_address else None),
             *_watching(settings, current, stats),
             *_upkeep(memory, guard),
-            *([Repeated(statsd.report, statsd.flush_seconds, statsd.close)] if statsd is not None else []),
-            *([settlement] if settlement is not None else []),
+            *_present(Repeated(statsd.report, statsd.flush_seconds, statsd.close) if statsd is not None else None),
+            *_present(settlement),
         ],
+        settings.serving,
     )
+
+
+def _present(part: Part | None) -> list[Part]:
+    return [] if part is None else [part]
 
 
 def answering(settings: RatelimitSettings) -> Answering:
@@ -191,10 +212,21 @@ def _settlement(process: Process, store: Store) -> Settlement:
     return settlement
 
 
-def _both(first: Callable[[float], None], second: Callable[[float], None]) -> Callable[[float], None]:
+def _current(process: Process, settings: RatelimitSettings) -> CurrentConfiguration:
+    is_expected = bool(settings.directory) or settings.xds is not None
+    current = CurrentConfiguration(process.policy.current(), None if is_expected else Configuration())
+    process.policy.on_change(current.adopt_policy)
+    return current
+
+
+def _observer(process: Process, statsd: StatsdReporter | None) -> Callable[[float], None]:
+    in_prometheus = response_times(process.metrics.registry)
+    if statsd is None:
+        return in_prometheus
+
     def observe(seconds: float) -> None:
-        first(seconds)
-        second(seconds)
+        in_prometheus(seconds)
+        statsd.observe_seconds(seconds)
 
     return observe
 

@@ -59,10 +59,14 @@ def read_log_settings(environment: Environment) -> LogSettings:
     return LogSettings(_LEVELS[level] if level else None, LogFormat(form) if form else None)
 
 
-def apply_log_settings(settings: LogSettings) -> None:
-    """From now on the process logs as these settings say."""
+def apply_log_settings(settings: LogSettings, *, level: bool = True) -> None:
+    """From now on the process logs as these settings say.
+
+    Args:
+        level: whether their level counts, or another one has been chosen.
+    """
     root = logging.getLogger()
-    if settings.level is not None:
+    if level and settings.level is not None:
         root.setLevel(settings.level)
     if settings.format is not None:
         handler = logging.StreamHandler(sys.stderr)

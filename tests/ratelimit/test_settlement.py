@@ -131,7 +131,7 @@ async def bench(request: pytest.FixtureRequest, redis_port: int, redis_is_empty:
         stats=Stats(),
         settlement=settlement,
     )
-    server = GrpcioServer("127.0.0.1:0", [service.service], max_message_bytes=1 << 20)
+    server = GrpcioServer("127.0.0.1:0", [service.service()], max_message_bytes=1 << 20)
     address = await server.start()
     await settlement.start()
     async with grpc.aio.insecure_channel(address) as channel:

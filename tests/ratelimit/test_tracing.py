@@ -46,7 +46,7 @@ async def served(tracing: Tracing) -> AsyncIterator[Ask]:
     configuration = load_configuration([("a.yaml", FILE)])
     store = tracing.traced_store(MemoryStore(lambda: 1_000_000.0))
     service = RateLimitService(configuration=lambda _: configuration, store=store, stats=Stats())
-    server = GrpcioServer("127.0.0.1:0", [tracing.traced(service.service)], max_message_bytes=1 << 20)
+    server = GrpcioServer("127.0.0.1:0", [tracing.traced(service.service())], max_message_bytes=1 << 20)
     address = await server.start()
     async with grpc.aio.insecure_channel(address) as channel:
         yield channel.unary_unary("/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit")
