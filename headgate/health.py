@@ -53,11 +53,12 @@ class Health:
             return
         name, told = _name(request), None
         while True:
-            status = self._status(name)
+            # Read first: while an answer is sent the process may shut down.
+            is_last, status = not self._is_serving, self._status(name)
             if status != told:
                 await send(pb.HealthCheckResponse(status=status).SerializeToString())
                 told = status
-            if not self._is_serving:
+            if is_last:
                 return
             try:
                 async with asyncio.timeout(_LOOK_SECONDS):

@@ -64,6 +64,8 @@ class LeanServer:
             return
         self._server.close()
         self._is_draining = True
+        for timer in self._timers.values():
+            timer.cancel()
         for protocol in list(self._protocols):
             protocol.drain()
         try:
