@@ -20,6 +20,7 @@ MAX_OPEN = 100_000
 """Requests whose charge is remembered at once; beyond it the oldest keep their estimate."""
 MAX_USED_TOKENS = 1_000_000_000
 """What a model server may say one request used."""
+_WITHOUT_OUTPUT = "embeddings"
 _TOKENS = Entry(LIMIT_KEY, Budget.TOKENS)
 
 
@@ -120,11 +121,12 @@ def used_tokens(record: RequestRecord, cached_token_weight: float) -> int | None
     """
     if record.verdict == "REJECT":
         return 0
-    if record.prompt_tokens is None:
+    output = 0 if record.operation == _WITHOUT_OUTPUT else record.output_tokens
+    if record.prompt_tokens is None or output is None:
         return None
     cached = min(record.cached_tokens or 0, record.prompt_tokens)
     fresh = record.prompt_tokens - cached
-    return fresh + round(cached * cached_token_weight) + (record.output_tokens or 0)
+    return fresh + round(cached * cached_token_weight) + output
 
 
 def _is_kept(tally: Tally) -> bool:

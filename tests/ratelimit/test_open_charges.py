@@ -2,6 +2,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from headgate.policy.model import OnStoreFailure
 from headgate.record import RequestRecord
@@ -9,17 +10,17 @@ from ratelimit.charges import Charge
 from ratelimit.open_charges import MAX_USED_TOKENS, OpenCharge, OpenCharges, used_tokens
 
 CHARGE = Charge(key="k", limit=1000, window_seconds=60, hits=400, window_start=1_000_020)
-FIELDS: dict[str, Any] = dict.fromkeys(RequestRecord.__slots__, "")
-RECORD = replace(
-    RequestRecord(**FIELDS),
-    request_id="r1",
-    tenant="acme",
-    charged_tokens=400,
-    verdict="ADMIT",
-    prompt_tokens=100,
-    output_tokens=50,
-    cached_tokens=None,
-)
+FIELDS: dict[str, Any] = dict.fromkeys(RequestRecord.__struct_fields__, "")
+OWN: dict[str, Any] = {
+    "request_id": "r1",
+    "tenant": "acme",
+    "charged_tokens": 400,
+    "verdict": "ADMIT",
+    "prompt_tokens": 100,
+    "output_tokens": 50,
+    "cached_tokens": None,
+}
+RECORD = RequestRecord(**(FIELDS | OWN))
 
 
 def made(request_id: str = "r1", *, start: int = 1_000_020) -> OpenCharge:
@@ -59,8 +60,8 @@ def test_beyond_the_bound_the_oldest_keep_their_estimate() -> None:
         charges.add(made(f"r{at}"), 1_000_030.0)
 
     assert len(charges) == 3
-    assert charges.take(replace(RECORD, request_id="r5"), 0, 1_000_031.0) is None
-    assert charges.take(replace(RECORD, request_id="r6"), 0, 1_000_031.0) is not None
+    assert charges.take(structs.replace(RECORD, request_id="r5"), 0, 1_000_031.0) is None
+    assert charges.take(structs.replace(RECORD, request_id="r6"), 0, 1_000_031.0) is not None
 
 
 def test_an_id_used_twice_stays_ambiguous_as_long_as_its_window() -> None:
@@ -83,7 +84,8 @@ def test_an_id_used_twice_stays_ambiguous_as_long_as_its_window() -> None:
         ({"cached_tokens": 80}, 0.25, 90),
         ({"cached_tokens": 80}, 0.0, 70),
         ({"cached_tokens": 10_000}, 0.0, 50),
-        ({"output_tokens": None}, 1.0, 100),
+        ({"output_tokens": None}, 1.0, None),
+        ({"output_tokens": None, "operation": "embeddings"}, 1.0, 100),
         ({"prompt_tokens": None, "output_tokens": None}, 1.0, None),
         ({"verdict": "REJECT"}, 1.0, 0),
     ],
@@ -91,4 +93,4 @@ def test_an_id_used_twice_stays_ambiguous_as_long_as_its_window() -> None:
 def test_what_a_request_costs_is_what_its_model_server_reports(
     facts: dict[str, Any], weight: float, used: int | None
 ) -> None:
-    assert used_tokens(replace(RECORD, **facts), weight) == used
+    assert used_tokens(structs.replace(RECORD, **facts), weight) == used

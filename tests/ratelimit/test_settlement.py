@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from msgspec import structs
 
 import headgate.policy
 from headgate.pb import ratelimit_pb2 as pb
@@ -101,7 +102,7 @@ class Bench:
 
     async def ends(self, **facts: object) -> None:
         """A request ends, and everything that follows from it has happened."""
-        self.records.publish(replace(RECORD, **facts))  # type: ignore[arg-type]
+        self.records.publish(structs.replace(RECORD, **facts))  # type: ignore[arg-type]
         async with asyncio.timeout(PATIENCE_SECONDS):
             while self.settlement.is_busy:  # noqa: ASYNC110  (a property of another task)
                 await asyncio.sleep(0.002)
@@ -263,7 +264,7 @@ async def test_whole_load_ends_with_the_exact_usage(bench: Bench) -> None:
             return 0
         used = at % 7
         bench.records.publish(
-            replace(RECORD, request_id=f"r{at}", charged_tokens=100, prompt_tokens=used, output_tokens=0)
+            structs.replace(RECORD, request_id=f"r{at}", charged_tokens=100, prompt_tokens=used, output_tokens=0)
         )
         return used
 
