@@ -13,7 +13,7 @@ from headgate.policy.model import OnStoreFailure
 from headgate.record import RequestRecord
 from ratelimit.charges import Charge, Role, Tally
 from ratelimit.limiter import Plan
-from ratelimit.limits import Code, Entry, RateLimitRequest, Verdict
+from ratelimit.limits import Entry, RateLimitRequest
 from ratelimit.tenants import LIMIT_KEY, REQUEST_ID_KEY, TENANT_KEY, Budget
 
 MAX_OPEN = 100_000
@@ -58,17 +58,21 @@ class OpenCharge:
 
 
 def open_charge(
-    request: RateLimitRequest, plan: Plan, tallies: Sequence[Tally], verdict: Verdict, now: float
+    request: RateLimitRequest, plan: Plan, charges: Sequence[Charge], tallies: Sequence[Tally], now: float
 ) -> OpenCharge | None:
-    """The token charge that the request stands for until it ends; None when it gave no id or was charged none."""
-    values = {entry.key: entry.value for descriptor in request.descriptors for entry in descriptor.entries}
+    """The token charge that an admitted request stands for until it ends; None when it gave no id or was charged none.
+
+    Args:
+        charges: of the plan; `tallies` are the answers to them.
+    """
+    values = dict(entry for descriptor in request.descriptors for entry in descriptor.entries)
     request_id = values.get(REQUEST_ID_KEY)
-    if verdict.code is not Code.OK or not request_id:
+    if not request_id:
         return None
-    pairs = zip(request.descriptors, plan.items, strict=True)
-    counted = (descriptor for descriptor, item in pairs if item.is_counted)
-    for descriptor, charge, tally in zip(counted, plan.charges(), tallies, strict=True):
-        if _TOKENS in descriptor.entries and charge.hits > 0 and _is_kept(tally) and tally.reset_seconds is not None:
+    counted = [at for at, item in enumerate(plan.items) if item.is_counted]
+    for at, charge, tally in zip(counted, charges, tallies, strict=True):
+        entries = request.descriptors[at].entries
+        if _TOKENS in entries and charge.hits > 0 and _is_kept(tally) and tally.reset_seconds is not None:
             # The store's clock may be a little off this one; a window is long enough to tell which one it was.
             ends = round((now + tally.reset_seconds) / charge.window_seconds) * charge.window_seconds
             pinned = replace(charge, window_start=ends - charge.window_seconds)

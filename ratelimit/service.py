@@ -140,8 +140,8 @@ class RateLimitService:
             raise
         verdict = judge(planned, tallies, modes)
         self._stats.answered(planned, tallies, verdict)
-        if self._settlement is not None and request.domain == TENANT_DOMAIN:
-            self._settlement.charged(request, planned, tallies, verdict)
+        if self._settlement is not None and request.domain == TENANT_DOMAIN and verdict.code is Code.OK:
+            self._settlement.charged(request, planned, charges, tallies)
         return verdict, self._reply(request, planned, verdict)
 
     def _reply(self, request: RateLimitRequest, planned: Plan, verdict: Verdict) -> Reply:

@@ -16,7 +16,7 @@ from headgate.errors import StoreUnavailable
 from headgate.record import RequestRecord
 from ratelimit.charges import Charge, Store, Tally
 from ratelimit.limiter import Plan
-from ratelimit.limits import RateLimitRequest, Verdict
+from ratelimit.limits import RateLimitRequest
 from ratelimit.open_charges import OpenCharges, open_charge, used_tokens
 
 _MAX_WAITING = 10_000
@@ -57,10 +57,12 @@ class Settlement:
         """Whether corrections are on their way."""
         return bool(self._due) or self._is_applying
 
-    def charged(self, request: RateLimitRequest, plan: Plan, tallies: Sequence[Tally], verdict: Verdict) -> None:
+    def charged(
+        self, request: RateLimitRequest, plan: Plan, charges: Sequence[Charge], tallies: Sequence[Tally]
+    ) -> None:
         """Remember what an admitted request was charged."""
         now = self._clock()
-        made = open_charge(request, plan, tallies, verdict, now)
+        made = open_charge(request, plan, charges, tallies, now)
         if made is not None:
             self._open.add(made, now)
 
