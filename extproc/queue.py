@@ -20,6 +20,7 @@ from headgate.store import LeaseRequest, Scope
 
 AGEING_SECONDS = 20.0
 """A request of priority p is served before fresh ones of priority q < p after (p - q) times this, at the latest."""
+_HEADS_ASIDE = 3
 _MAX_PASSED_FOR_TOKENS = 16
 """How many tenants whose request is too big for the room left are passed over before their tier is taken for full."""
 
@@ -136,6 +137,19 @@ class _Lane:
             self._ring[tenant] = line
             self._note_head(line)
 
+    def heads(self, now: float) -> list[Waiter]:
+        """Who could be next: whose turn it is, and the first of some tenants that stand aside."""
+        oldest = self.oldest()
+        turn = oldest if oldest is not None and now - oldest.joined_at >= AGEING_SECONDS else self.next()
+        aside = itertools.islice(self._aside.values(), _HEADS_ASIDE)
+        return [*([turn] if turn else []), *(line.head for line in aside)]
+
+    def come_back_all(self) -> None:
+        for tenant in list(self._aside):
+            self.come_back(tenant)
+        self.too_big.clear()
+        self.is_full = False
+
     def _note_head(self, line: _TenantLine) -> None:
         head = line.head
         heapq.heappush(self._by_age, (head.joined_at, head.ticket, head.request.tenant))
@@ -239,6 +253,22 @@ class FairQueue:
             and lane.oldest() is not None
             for lane in self._lanes.get(cluster, {}).values()
         )
+
+    def released_unheard(self) -> None:
+        """Anything may have been released: everybody can be asked again."""
+        self._full_tiers.clear()
+        self._full_tenants.clear()
+        for lanes in self._lanes.values():
+            for lane in lanes.values():
+                lane.come_back_all()
+
+    def heads(self, cluster: str, now: float) -> list[tuple[Waiter, int]]:
+        """Who could be next at a cluster, a few for every tier, and how many wait in that tier."""
+        return [(waiter, lane.length) for lane in self._lanes.get(cluster, {}).values() for waiter in lane.heads(now)]
+
+    def clusters(self) -> list[str]:
+        """Where somebody waits."""
+        return list(self._lanes)
 
     def depth(self, cluster: str) -> int:
         """How many wait for a cluster."""
