@@ -101,6 +101,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         reaped: (tenant, tier, cluster) of leases that expired.
         counts: in flight, by field.
         is_open: a claim of this sidecar could be served now.
+        is_recovering: Redis lost its data; not every sidecar has been heard of yet.
     """
 
     is_lost: bool
@@ -111,6 +112,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     reaped: Sequence[tuple[str, str, str]] = ()
     counts: dict[str, int] = {}
     is_open: bool = False
+    is_recovering: bool = False
 
 
 def question(request: LeaseRequest, now: float, lease_id: str = "", count: int = 1) -> Question:
@@ -152,7 +154,7 @@ def read_reply(reply: Sequence[Any]) -> Reply | None:
         return None
     if reply[0] == b"lost":
         return Reply(is_lost=True, birth=reply[1].decode())
-    _, birth, sidecars, answers, missing, reaped, counts, is_open = reply
+    _, birth, sidecars, answers, missing, reaped, counts, is_open, is_recovering = reply
     return Reply(
         is_lost=False,
         birth=birth.decode(),
@@ -162,6 +164,7 @@ def read_reply(reply: Sequence[Any]) -> Reply | None:
         reaped=[_names(*parts) for parts in reaped],
         counts={counts[at].decode(): counts[at + 1] for at in range(0, len(counts), 2)},
         is_open=bool(is_open),
+        is_recovering=bool(is_recovering),
     )
 
 

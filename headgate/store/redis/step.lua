@@ -243,6 +243,13 @@ end
 local granted = {}
 
 local function ask(q)
+  -- The answer shows all the numbers the question is about.
+  for field in pairs(amounts(q)) do
+    count(field)
+  end
+  if q.cluster then
+    count('k' .. q.cluster)
+  end
   local refused = refusal(q)
   if refused then
     return refused
@@ -342,4 +349,4 @@ for field, value in pairs(counts) do
   shown[#shown + 1] = field
   shown[#shown + 1] = value
 end
-return { 'done', birth, redis.call('ZCARD', SIDECARS), answers, missing, reaped, shown, is_open }
+return { 'done', birth, redis.call('ZCARD', SIDECARS), answers, missing, reaped, shown, is_open, is_recovering and 1 or 0 }

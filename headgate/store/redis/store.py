@@ -249,7 +249,8 @@ class RedisStore:
     def _take(self, outgoing: Outgoing, reply: Reply) -> None:
         now = self._clock()
         self._birth = reply.birth
-        self._sidecars = max(1, reply.sidecars)
+        # Not all have come back yet while Redis is being told again what it lost.
+        self._sidecars = max(reply.sidecars, self._sidecars if reply.is_recovering else 1)
         self._holdings.released(outgoing.released)
         self._holdings.missed(reply.missing)
         granted: list[tuple[Asked, Lease]] = []

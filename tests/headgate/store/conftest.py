@@ -28,6 +28,11 @@ def redis_store(port: int, **options: Any) -> RedisStore:
 
 
 @pytest.fixture
+def new_store() -> Callable[..., RedisStore]:
+    return redis_store
+
+
+@pytest.fixture
 async def sidecar(redis_port: int, redis_is_empty: None) -> AsyncIterator[StartSidecar]:
     """Start a store as a sidecar would; `port` for another Redis than the one of all tests."""
     started: list[RedisStore] = []
