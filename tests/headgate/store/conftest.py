@@ -42,9 +42,10 @@ async def sidecar(redis_port: int, redis_is_empty: None) -> AsyncIterator[StartS
         started.append(store)
         await store.start()
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not store.is_answering:
+            while True:
+                if store.is_answering:
+                    return store
                 await asyncio.sleep(0.005)
-        return store
 
     yield start
     for store in started:

@@ -289,7 +289,9 @@ async def test_a_replica_takes_over_from_a_master_that_died(
     policy: OnStoreFailure, redis_server: Any, tmp_path: Path
 ) -> None:
     master, replica, sentinel = (type(redis_server)(redis_server.free_port()) for _ in range(3))
-    replica.options = ("--replicaof", "127.0.0.1", str(master.port))
+    master.options = ("--dir", str(tmp_path))
+    (tmp_path / "replica").mkdir()
+    replica.options = ("--dir", str(tmp_path / "replica"), "--replicaof", "127.0.0.1", str(master.port))
     sentinel.options, sentinel.config = ("--sentinel",), tmp_path / "sentinel.conf"
     sentinel.config.write_text(
         f"sentinel monitor main 127.0.0.1 {master.port} 1\n"
@@ -318,8 +320,11 @@ async def test_a_replica_takes_over_from_a_master_that_died(
 
 async def _has_replica(port: int) -> bool:
     async with redis.asyncio.Redis(port=port) as client:
-        return any(value["state"] == "online" for key, value in (await client.info("replication")).items()
-                   if key.startswith("slave") and isinstance(value, dict))
+        return any(
+            value["state"] == "online"
+            for key, value in (await client.info("replication")).items()
+            if key.startswith("slave") and isinstance(value, dict)
+        )
 
 
 async def _knows_replica(port: int) -> bool:
