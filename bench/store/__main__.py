@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,7 +37,7 @@ def main(
 ) -> None:
     """Measure what it costs to take a lease and to give it back."""
     console = Console()
-    with benchmark("store", console) as announce, tempfile.TemporaryDirectory(), servers.redis() as (pid, port):
+    with benchmark("store", console) as announce, servers.redis() as (pid, port):
         announce("taking leases")
         with asyncio.Runner(loop_factory=new_event_loop()) as runner:
             trials = runner.run(_measure(rounds, leases, pid, port))
@@ -93,21 +92,16 @@ def _figures(trials: Trials) -> dict[str, object]:
 
 
 def _show(trials: Trials, console: Console) -> None:
-    console.print(
-        f"{'store, at once':16} {'CPU us a lease':>24} {'Redis CPU us':>13} {'leases/s':>9} {'p50 ms':>8} p99 ms"
-    )
+    head = f"{'store, at once':16} {'CPU us a lease':>24} {'Redis us':>9} {'leases/s':>9} {'p50 ms':>8} {'p99 ms':>8}"
+    console.print(head, highlight=False, soft_wrap=True)
     for name, rounds in trials.items():
-        redis_cpu, rate, p50, p99 = (
-            Spread.of(values).median
-            for values in (
-                [trial.redis_cpu_us for trial in rounds],
-                [trial.per_second for trial in rounds],
-                [trial.latency.p50_ms for trial in rounds],
-                [trial.latency.p99_ms for trial in rounds],
-            )
-        )
         cpu = Spread.of(trial.cpu_us for trial in rounds).text(1)
-        console.print(f"{name:16} {cpu:>24} {redis_cpu:>13.1f} {rate:>9.0f} {p50:>8.3f} {p99:6.3f}", highlight=False)
+        redis_cpu = Spread.of(trial.redis_cpu_us for trial in rounds).median
+        rate = Spread.of(trial.per_second for trial in rounds).median
+        p50 = Spread.of(trial.latency.p50_ms for trial in rounds).median
+        p99 = Spread.of(trial.latency.p99_ms for trial in rounds).median
+        line = f"{name:16} {cpu:>24} {redis_cpu:>9.1f} {rate:>9.0f} {p50:>8.3f} {p99:>8.3f}"
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

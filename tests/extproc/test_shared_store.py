@@ -167,7 +167,7 @@ async def test_a_newcomer_does_not_pass_one_who_waits_at_another_sidecar(pair: l
 
 
 async def test_slots_go_round_until_everybody_was_served(pair: list[Sidecar], redis_port: int) -> None:
-    one, other = pair
+    one = pair[0]
     for at in range(3):
         await one.hold(f"held-{at}", asking(limit=3))
     names = [f"{place}-{at}" for at in range(20) for place in (0, 1)]

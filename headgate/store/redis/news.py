@@ -49,13 +49,16 @@ class News:
         while True:
             try:
                 await self._listen()
-            except (RedisError, OSError):
+            except (RedisError, OSError, KeyError):
+                # KeyError: redis-py's cluster has just lost the node of the channel's slot.
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _listen(self) -> None:
         subscription = self._client.pubsub()
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
+                # A cluster's client knows no node before.
+                await self._client.initialize()
                 await subscription.subscribe(self._channel)
                 while (await subscription.get_message(timeout=_ANSWER_SECONDS) or {}).get("type") != "subscribe":
                     pass
