@@ -90,6 +90,7 @@ class RedisStore:
         self._listeners: list[Callable[[Lease], None]] = []
         self._calling: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
+        self._looking_again: set[str] = set()
         self._is_refresh_due = False
         self._is_behind = True
         self._renewed_at = float("-inf")
@@ -274,11 +275,21 @@ class RedisStore:
             case Recovering():
                 self._answer_without([asked])
             case Behind(refused, seconds):
-                cluster = asked.request.cluster or ""
-                asyncio.get_running_loop().call_later(seconds, self._tell_names, "", "", cluster)
+                if asked.request.waiting_since is not None:
+                    self._look_again(asked.request.cluster or "", seconds)
                 asked.answer(refused)
             case _:
                 asked.answer(answer)
+
+    def _look_again(self, cluster: str, seconds: float) -> None:
+        """Ask again when the claim that goes first is given up, should it be a dead sidecar's: nobody will say so."""
+        if cluster not in self._looking_again:
+            self._looking_again.add(cluster)
+            asyncio.get_running_loop().call_later(seconds, self._claim_given_up, cluster)
+
+    def _claim_given_up(self, cluster: str) -> None:
+        self._looking_again.discard(cluster)
+        self._tell_names("", "", cluster)
 
     def _answer_without(self, questions: Iterable[Asked]) -> None:
         is_local = self._on_failure() is OnStoreFailure.LOCAL
