@@ -16,6 +16,8 @@ from headgate.store.redis.store import RedisStore
 PATIENCE_SECONDS = 20.0
 REQUEST = LeaseRequest(tenant="acme", tier="premium", cluster="best", tokens=100, cluster_limit=2)
 Start = Callable[..., Awaitable[RedisStore]]
+PATIENT = {"lease_seconds": 600.0, "claim_seconds": 600.0}
+"""Nothing is told again for so long: only news wakes anybody."""
 
 
 async def ask(store: RedisStore, request: LeaseRequest = REQUEST) -> Lease | Refused | None:
@@ -222,7 +224,7 @@ async def test_a_sidecar_that_stops_takes_back_its_claims_and_tells_its_releases
 
 
 async def test_a_release_at_one_sidecar_serves_who_waits_at_another(sidecar: Start) -> None:
-    one, other = await sidecar(lease_seconds=600.0), await sidecar(lease_seconds=600.0, claim_seconds=600.0)
+    one, other = await sidecar(**PATIENT), await sidecar(**PATIENT)
     held = [await granted(one), await granted(one)]
     line = OneLine(other, waiting())
     await line.stand()
@@ -318,7 +320,7 @@ async def test_what_is_left_after_those_who_go_first_is_for_the_next(sidecar: St
 
 
 async def test_one_who_leaves_makes_way_for_those_behind(sidecar: Start) -> None:
-    one, other = await sidecar(lease_seconds=600.0), await sidecar(lease_seconds=600.0, claim_seconds=600.0)
+    one, other = await sidecar(**PATIENT), await sidecar(**PATIENT)
     held = [await granted(one), await granted(one)]
     first = OneLine(other, waiting(seconds=5.0))
     await first.stand()
