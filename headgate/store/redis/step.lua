@@ -128,11 +128,12 @@ end
 
 local news, has_news = {}, {}
 
-local function tell(tenant, tier, cluster)
-  local key = tenant .. '\0' .. tier .. '\0' .. cluster
+-- To all who wait, or to one sidecar.
+local function tell(tenant, tier, cluster, sidecar)
+  local key = tenant .. '\0' .. tier .. '\0' .. cluster .. '\0' .. (sidecar or '')
   if not has_news[key] then
     has_news[key] = true
-    news[#news + 1] = { tenant, tier, cluster }
+    news[#news + 1] = { tenant, tier, cluster, sidecar or '' }
   end
 end
 
@@ -190,6 +191,7 @@ local function others(cluster)
       else
         for _, claim in ipairs(claims) do
           claim.expires = expires
+          claim.sidecar = entries[at]
           claim.rank = (claim.priority or 0) - math.floor((now - claim.joined) / call.ageing_us)
           found[#found + 1] = claim
         end
@@ -203,10 +205,10 @@ local function others(cluster)
   return found
 end
 
--- What those who go first would take now, and when the last of them is given up if it takes nothing.
+-- What those who go first would take now, who they are, and when the last is given up if it takes nothing.
 local function promised(q, joined)
   local rank = (q.priority or 0) - math.floor((now - joined) / call.ageing_us)
-  local extra, expires = nil, 0
+  local extra, firsts, expires = nil, {}, 0
   for _, claim in ipairs(others(q.cluster)) do
     if claim.rank > rank or (claim.rank == rank and claim.joined > joined) then
       break
@@ -217,11 +219,12 @@ local function promised(q, joined)
       for field, amount in pairs(amounts(claim)) do
         extra[field] = (extra[field] or 0) + amount
       end
+      firsts[claim] = true
       expires = math.max(expires, claim.expires)
       left = left - 1
     end
   end
-  return extra, expires
+  return extra, firsts, expires
 end
 
 local function refusal(q)
@@ -232,9 +235,14 @@ local function refusal(q)
   if not q.cluster then
     return nil
   end
-  local extra, expires = promised(q, now - math.floor((q.waited or 0) * 1000000))
+  local extra, firsts, expires = promised(q, now - math.floor((q.waited or 0) * 1000000))
   scope = extra and first_full(q, extra)
   if scope then
+    -- There is room for those who go first. Whoever was refused before may not know it: what made the room was maybe
+    -- no release, but another claim's end.
+    for claim in pairs(firsts) do
+      tell(claim.tenant, claim.tier, q.cluster, claim.sidecar)
+    end
     return { scope, retry_after(q, scope), expires - now }
   end
   return nil

@@ -302,10 +302,11 @@ class RedisStore:
     # what others do
 
     def _heard(self, message: bytes) -> None:
-        sidecar, names = msgspec.json.decode(message, type=tuple[str, list[tuple[str, str, str]]])
+        sidecar, names = msgspec.json.decode(message, type=tuple[str, list[tuple[str, str, str, str]]])
         if sidecar != self._holdings.sidecar:
-            for tenant, tier, cluster in names:
-                self._tell_names(tenant, tier, cluster)
+            for tenant, tier, cluster, to in names:
+                if to in ("", self._holdings.sidecar):
+                    self._tell_names(tenant, tier, cluster)
 
     def _connected(self) -> None:
         self._link.forgive()
