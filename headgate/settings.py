@@ -20,7 +20,11 @@ _PREFIX = "HEADGATE_"
 _HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 _SOCKET_PATH = re.compile(r"unix:/.+")
 _GRPC_ADDRESSES = ("extproc_address", "ratelimit_address")
-_NUMBERS = {"grace_seconds": (3600.0, " seconds"), "lease_seconds": (3600.0, " seconds"), "request_log_share": (1.0, "")}
+_NUMBERS = {
+    "grace_seconds": (3600.0, " seconds"),
+    "lease_seconds": (3600.0, " seconds"),
+    "request_log_share": (1.0, ""),
+}
 _HTTP_ADDRESSES = ("ratelimit_http_address", "admin_address")
 
 
