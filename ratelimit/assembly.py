@@ -11,6 +11,7 @@ from pathlib import Path
 from headgate.errors import SettingsError
 from headgate.http import HttpServer
 from headgate.lifecycle import Part, Process
+from headgate.redis.settings import RedisType
 from ratelimit.charges import Charging, Store
 from ratelimit.current import CurrentConfiguration
 from ratelimit.directory import ConfigurationDirectory, Selection
@@ -22,7 +23,6 @@ from ratelimit.limits import Code
 from ratelimit.matching import Configuration
 from ratelimit.memory import MemoryStore
 from ratelimit.over_cache import OverLimitCache
-from ratelimit.redis_settings import RedisType
 from ratelimit.repeated import Repeated
 from ratelimit.service import Answering, RateLimitService
 from ratelimit.settings import Backend, RatelimitSettings, read_ratelimit_settings
@@ -107,7 +107,7 @@ def redis_store(
         SettingsError: redis-py is not installed.
     """
     try:
-        from ratelimit.redis_connection import connect
+        from headgate.redis.connection import connect
         from ratelimit.redis_store import RedisStore
     except ModuleNotFoundError:
         raise SettingsError("BACKEND_TYPE: redis needs the extra: pip install 'headgate[redis]'") from None
