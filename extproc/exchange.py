@@ -15,6 +15,7 @@ from extproc.admission import (
     Ladder,
     can_ever_fit,
     idle_room_tokens,
+    is_closed,
     passing_question,
     question,
     tenant_concurrency,
@@ -52,20 +53,9 @@ from extproc.refusal import Refusal
 from extproc.rewrite import rewrite
 from extproc.routing import Destination, NoDestination, Signals, degraded_routes, find_route, is_served
 from headgate.policy.model import OnStoreFailure, Policy, Queue, Rung
-from headgate.store import Lease, Scope
+from headgate.store import Lease, LeaseRequest, Scope
 from headgate.transport import StatusCode
 
-_SCOPE_MESSAGES = {
-    Scope.TENANT: "Your concurrency limit is reached; retry when one of your requests has ended.",
-    Scope.TIER: "All slots of your service tier are in use; retry shortly.",
-    Scope.CLUSTER: "The model is at capacity; retry shortly.",
-    Scope.CLUSTER_TOKENS: "The model is at its token capacity; retry shortly.",
-}
-_QUEUE_MESSAGES = {
-    "queue_full": "The model is at capacity and its queue is full; retry shortly.",
-    "queue_timeout": "The model is at capacity and the wait for it took too long; retry shortly.",
-    "client_deadline": "The model is at capacity and the wait for it took as long as the client allows.",
-}
 _MAX_HITS = 10**9
 """Envoy leaves out a rate limit descriptor that counts more hits, and with it the limit."""
 _TURNED_AWAY_MESSAGES = {
@@ -82,6 +72,7 @@ class _Attempt:
     body: bytes
     destination: Destination
     ladder: Ladder
+    waited_seconds: float = 0.0
 
 
 class Exchange:
@@ -178,7 +169,7 @@ class Exchange:
             return None
         if self._signals.in_flight(Scope.TENANT, identity.tenant.name) < limit:
             return None
-        return refusal.contended(Scope.TENANT, _SCOPE_MESSAGES[Scope.TENANT], 1.0)
+        return refusal.contended(Scope.TENANT, 1.0 if limit else None)
 
     # what, and where to
 
@@ -214,11 +205,17 @@ class Exchange:
             for place in degraded_routes(self._policy, identity, request, found)
             if can_ever_fit(self._policy, identity, place)
         ]
-        ladder = Ladder(list(identity.tier.on_overload), identity.tier.queue, cheaper)
+        ladder = Ladder(list(identity.tier.on_overload), identity.tier.queue, found, cheaper)
         self._attempt = _Attempt(request, body, found, ladder)
         if not can_ever_fit(self._policy, identity, found):
             return self._on_never_fits(identity, self._attempt)
-        return [AcquireLease(question(self._policy, identity, found), identity.tier.priority)]
+        is_degraded = self._signals.is_degraded(identity.tier, found.cluster.name)
+        self._attempt.destination = ladder.start(is_degraded=is_degraded)
+        return [AcquireLease(self._question(identity, self._attempt), identity.tier.priority)]
+
+    def _question(self, identity: Identity, attempt: _Attempt) -> LeaseRequest:
+        destination = attempt.destination
+        return question(self._policy, identity, destination, self._signals.request_limit(destination.cluster))
 
     def _on_never_fits(self, identity: Identity, attempt: _Attempt) -> list[Effect]:
         room = idle_room_tokens(self._policy, identity, attempt.destination) or 0
@@ -232,7 +229,7 @@ class Exchange:
         self._lease = granted.lease
         if self._attempt is None:
             return self._pass_on(self._identity)
-        return self._admit(self._identity, self._attempt, granted.waited_seconds)
+        return self._admit(self._identity, self._attempt, self._attempt.waited_seconds + granted.waited_seconds)
 
     def _admit(self, identity: Identity, attempt: _Attempt, waited_seconds: float) -> list[Effect]:
         self._is_decided = True
@@ -269,14 +266,20 @@ class Exchange:
         attempt = self._attempt
         if self._is_decided or self._identity is None:
             return []
-        step = attempt.ladder.next(refused.scope) if attempt is not None else None
-        if attempt is None or step is None:
-            return self._reject(_contended(refused), refused.waited_seconds)
+        if attempt is None:
+            return self._reject(_told(refused, passing_question(self._identity)))
+        attempt.waited_seconds += refused.waited_seconds
+        step = attempt.ladder.next(refused.scope)
+        if step is None:
+            told = _told(refused, self._question(self._identity, attempt))
+            return self._reject(told, attempt.waited_seconds)
         if isinstance(step, Queue):
+            attempt.destination = attempt.ladder.first
             return [self._join(self._identity, attempt, step, refused.scope, now - self._started_at)]
-        reason = refused.queue_reason or refused.scope.value
-        attempt.destination = replace(step, reason=reason)
-        return [AcquireLease(question(self._policy, self._identity, step), self._identity.tier.priority)]
+        if attempt.destination is attempt.ladder.first:
+            self._signals.begin_degrading(self._identity.tier, attempt.destination.cluster.name, refused.scope)
+        attempt.destination = step if step is attempt.ladder.first else replace(step, reason=_reason(refused))
+        return [AcquireLease(self._question(self._identity, attempt), self._identity.tier.priority)]
 
     def _join(
         self, identity: Identity, attempt: _Attempt, queue: Queue, scope: Scope, elapsed_seconds: float
@@ -285,7 +288,7 @@ class Exchange:
         is_client_first = patience_seconds is not None and patience_seconds - elapsed_seconds < queue.max_wait_seconds
         left_seconds = max(0.0, (patience_seconds or 0.0) - elapsed_seconds)
         return JoinQueue(
-            request=question(self._policy, identity, attempt.destination),
+            request=self._question(identity, attempt),
             queue=queue,
             priority=identity.tier.priority,
             weight=identity.tenant.weight,
@@ -355,10 +358,12 @@ class Exchange:
         )
 
 
-def _contended(refused: LeaseRefused) -> Refusal:
-    reason = refused.queue_reason or refused.scope.value
-    message = _QUEUE_MESSAGES.get(refused.queue_reason or "", _SCOPE_MESSAGES[refused.scope])
-    return refusal.contended(reason, message, refused.retry_after_seconds)
+def _told(refused: LeaseRefused, request: LeaseRequest) -> Refusal:
+    return refusal.contended(_reason(refused), None if is_closed(request) else refused.retry_after_seconds)
+
+
+def _reason(refused: LeaseRefused) -> str:
+    return refused.queue_reason or refused.scope.value
 
 
 def _stamp(identity: Identity, model: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ import math
 import msgspec
 
 from headgate.policy.model import Protocol
+from headgate.store import Scope
 from headgate.transport import StatusCode
 
 
@@ -48,7 +49,8 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
         """Response headers; `retry-after` counts whole seconds, `retry-after-ms` is what openai clients read first."""
         headers = {"content-type": "application/json", "x-headgate-decision": f"reject; reason={self.reason}"}
         if self.retry_after_seconds is None:
-            return headers
+            # openai clients retry every 429 unless told otherwise.
+            return headers | {"x-should-retry": "false"} if self.status == 429 else headers
         milliseconds = max(1, math.ceil(self.retry_after_seconds * 1000))
         headers["retry-after"] = str(max(1, math.ceil(self.retry_after_seconds)))
         headers["retry-after-ms"] = str(milliseconds)
@@ -66,6 +68,18 @@ _ANTHROPIC_TYPES = {
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
+}
+MAX_RETRY_AFTER_SECONDS = 120.0
+"""openai-python does not retry at all when told to wait longer."""
+_CONTENDED = {
+    Scope.TENANT: "Your concurrency limit is reached; retry when one of your requests has ended.",
+    Scope.TIER: "All slots of your service tier are in use; retry shortly.",
+    Scope.CLUSTER: "The model is at capacity; retry shortly.",
+    Scope.CLUSTER_TOKENS: "The model is at its token capacity; retry shortly.",
+    "queue_full": "The model is at capacity and its queue is full; retry shortly.",
+    "queue_too_long": "The model is at capacity and its queue is longer than may be waited for; retry later.",
+    "queue_timeout": "The model is at capacity and the wait for it took too long; retry shortly.",
+    "client_deadline": "The model is at capacity and the wait for it took as long as the client allows.",
 }
 _GRPC_STATUS = {
     400: StatusCode.INVALID_ARGUMENT,
@@ -137,16 +151,16 @@ def too_long(tokens: int, limit_tokens: int) -> Refusal:
     )
 
 
-def contended(reason: str, message: str, retry_after_seconds: float) -> Refusal:
-    """There is capacity, but others hold it now."""
-    is_own_limit = reason == "tenant_concurrency"
+def contended(reason: str, retry_after_seconds: float | None) -> Refusal:
+    """There is capacity, but others hold it now; None where it will not be this client's however long it waits."""
+    is_own_limit = reason == Scope.TENANT
     return Refusal(
         status=429,
         reason=reason,
-        message=message,
+        message=_CONTENDED[reason],
         type="rate_limit_error",
         code="concurrency_limit_exceeded" if is_own_limit else "server_is_overloaded",
-        retry_after_seconds=retry_after_seconds,
+        retry_after_seconds=None if retry_after_seconds is None else min(retry_after_seconds, MAX_RETRY_AFTER_SECONDS),
     )
 
 

@@ -74,7 +74,14 @@ def summary(policy: Policy) -> dict[str, object]:
             for model in policy.models.values()
         },
         "clusters": {
-            cluster.name: {"frontends": {f.protocol: list(f.endpoints) for f in cluster.frontends.values()}}
+            cluster.name: {
+                "frontends": {f.protocol: list(f.endpoints) for f in cluster.frontends.values()},
+                "capacity": {
+                    "requests": "auto" if cluster.capacity.auto else cluster.capacity.requests,
+                    "tokens": cluster.capacity.tokens,
+                    "prompt_tokens_per_minute": cluster.capacity.prompt_tokens_per_minute,
+                },
+            }
             for cluster in policy.clusters.values()
         },
     }

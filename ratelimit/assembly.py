@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from headgate.errors import SettingsError
 from headgate.http import HttpServer
 from headgate.lifecycle import Listener, Part, Process
+from headgate.redis.settings import RedisType
 from headgate.transport import ConnectionAge, Service
 from headgate.transport.tls import Tls
 from ratelimit.charges import Charging, Store
@@ -26,7 +27,6 @@ from ratelimit.limits import Code
 from ratelimit.matching import Configuration
 from ratelimit.memory import MemoryStore
 from ratelimit.over_cache import OverLimitCache
-from ratelimit.redis_settings import RedisType
 from ratelimit.repeated import Repeated
 from ratelimit.service import Answering, RateLimitService
 from ratelimit.serving_settings import ServingSettings, TlsFiles
@@ -153,7 +153,7 @@ def redis_store(
         SettingsError: redis-py is not installed.
     """
     try:
-        from ratelimit.redis_connection import connect
+        from headgate.redis.connection import connect
         from ratelimit.redis_store import RedisStore
     except ModuleNotFoundError:
         raise SettingsError("BACKEND_TYPE: redis needs the extra: pip install 'headgate[redis]'") from None

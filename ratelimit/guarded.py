@@ -15,7 +15,7 @@ from typing import Protocol
 from headgate.errors import StoreUnavailable
 from headgate.logs import FIELDS
 from headgate.policy.model import OnStoreFailure
-from ratelimit.breaker import Breaker
+from headgate.redis.breaker import Breaker
 from ratelimit.charges import Charge, Charging, Store, Tally, is_refused
 from ratelimit.limits import Algorithm
 from ratelimit.memory import MemoryStore

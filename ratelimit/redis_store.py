@@ -19,9 +19,9 @@ from redis.asyncio import RedisCluster
 from redis.exceptions import NoScriptError, RedisError
 
 from headgate.errors import StoreUnavailable
+from headgate.redis.connection import Client, disconnect
 from ratelimit.charges import COUNT_MAX, Charge, Charging, Tally, is_refused, kept
 from ratelimit.limits import Algorithm
-from ratelimit.redis_connection import Client, disconnect
 from ratelimit.redis_keys import redis_key
 from ratelimit.windows import MICROSECONDS
 

@@ -14,8 +14,8 @@ from ratelimit.reply import Reply
 from ratelimit.tenants import PROTOCOL_KEY, TENANT_KEY, Budget
 
 _PLAIN_REASON = "rate_limit"
-_LONGEST_WAIT_SECONDS = 120.0
-"""OpenAI's clients take no longer `retry-after` for an answer."""
+_MAX_RETRY_AFTER_SECONDS = 120.0
+"""openai-python does not retry at all when told to wait longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class _Cause:
 
     @property
     def wait_seconds(self) -> float:
-        return min(self.status.reset_seconds or 0.0, _LONGEST_WAIT_SECONDS)
+        return min(self.status.reset_seconds or 0.0, _MAX_RETRY_AFTER_SECONDS)
 
     @property
     def message(self) -> str:

@@ -12,8 +12,9 @@ from enum import StrEnum
 
 from headgate.errors import SettingsError
 from headgate.policy.model import OnStoreFailure
+from headgate.redis.settings import RedisSettings
 from ratelimit.environment import Environment
-from ratelimit.redis_settings import RedisSettings, read_redis_settings
+from ratelimit.redis_settings import read_redis_settings
 from ratelimit.reference_logs import LogSettings, read_log_settings
 from ratelimit.serving_settings import ServingSettings, read_serving_settings
 from ratelimit.statsd_settings import StatsdSettings, read_statsd_settings

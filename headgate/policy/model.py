@@ -202,10 +202,11 @@ class Frontend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """How much a cluster holds at once. `auto` finds the request limit by itself."""
+    """How much a cluster holds at once, and how fast it computes prompts. `auto` finds the request limit by itself."""
 
     requests: int | None = None
     tokens: int | None = None
+    prompt_tokens_per_minute: int | None = None
     auto: bool = False
 
 

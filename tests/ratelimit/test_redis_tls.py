@@ -17,11 +17,11 @@ import redis.asyncio
 import trustme
 
 from headgate.errors import SettingsError, StoreUnavailable
+from headgate.redis.connection import connect
 from ratelimit.assembly import redis_store
 from ratelimit.charges import Charge
 from ratelimit.guarded import GuardedStore
 from ratelimit.memory import MemoryStore
-from ratelimit.redis_connection import connect
 from ratelimit.settings import read_ratelimit_settings
 
 PATIENCE_SECONDS = 20.0

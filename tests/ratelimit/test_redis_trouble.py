@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from headgate.policy.model import OnStoreFailure
+from headgate.redis.connection import connect
+from headgate.redis.settings import RedisSettings
 from ratelimit.charges import Charge
 from ratelimit.guarded import GuardedStore
 from ratelimit.memory import MemoryStore
-from ratelimit.redis_connection import connect
-from ratelimit.redis_settings import RedisSettings
 from ratelimit.redis_store import RedisStore
 
 PATIENCE_SECONDS = 30.0

@@ -63,6 +63,14 @@ def test_the_token_budget_is_named_as_tokens_with_what_was_asked_and_used() -> N
     assert "tokens per minute: limit 1000, used 800, requested 300." in message(answer)
 
 
+def test_a_spent_token_budget_is_not_retried_by_itself() -> None:
+    assert ("x-should-retry", "false") in refused(status(name="tokens_per_minute")).headers
+
+
+def test_nobody_is_told_to_wait_longer_than_openais_client_does() -> None:
+    assert ("retry-after", "120") in refused(status(reset_seconds=3600.0)).headers
+
+
 @pytest.mark.parametrize(
     ("reset_seconds", "retry_after", "retry_after_ms"),
     [(12.0, "12", "12000"), (11.2004, "12", "11201"), (0.0004, "1", "1"), (60.0, "60", "60000")],

@@ -2,8 +2,8 @@ import pytest
 
 from headgate.errors import SettingsError
 from headgate.policy.model import OnStoreFailure
+from headgate.redis.settings import Credentials, RedisType
 from ratelimit.durations import parse_bool, parse_duration
-from ratelimit.redis_settings import Credentials, RedisType
 from ratelimit.serving_settings import TlsFiles
 from ratelimit.settings import Backend, RatelimitSettings, read_ratelimit_settings
 from ratelimit.statsd_settings import StatsdProtocol, StatsdSettings, TagStyle

@@ -18,13 +18,13 @@ from headgate.pb import ratelimit_pb2 as pb
 from headgate.policy.load import load_policy
 from headgate.policy.model import Tenant, TenantLimits
 from headgate.record import RecordFeed, RequestRecord
+from headgate.redis.connection import connect
+from headgate.redis.settings import RedisSettings
 from headgate.transport.grpcio import GrpcioServer
 from ratelimit.charges import Store
 from ratelimit.current import CurrentConfiguration
 from ratelimit.guarded import GuardedStore
 from ratelimit.memory import MemoryStore
-from ratelimit.redis_connection import connect
-from ratelimit.redis_settings import RedisSettings
 from ratelimit.redis_store import RedisStore
 from ratelimit.service import RateLimitService
 from ratelimit.settlement import Settlement

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headgate.errors import StoreUnavailable
+from headgate.redis.connection import connect
+from headgate.redis.settings import RedisSettings
 from ratelimit.charges import COUNT_MAX, Charge, Charging, Role, Store, Tally
 from ratelimit.limits import Algorithm
 from ratelimit.memory import MemoryStore
-from ratelimit.redis_connection import connect
-from ratelimit.redis_settings import RedisSettings
 from ratelimit.redis_store import RedisStore
 
 T = 1_000_000.0
