@@ -36,6 +36,7 @@ def question(policy: Policy, identity: Identity, destination: Destination, reque
         tenant=identity.tenant.name,
         tier=identity.tier.name,
         cluster=destination.cluster.name,
+        priority=identity.tier.priority,
         tokens=destination.charged_tokens,
         tenant_limit=tenant_concurrency(identity),
         tier_limit=identity.tier.tier_concurrency,

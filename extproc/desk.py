@@ -10,11 +10,13 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
+from msgspec.structs import replace
+
 from extproc.events import AcquireLease, JoinQueue, LeaseGranted, LeaseRefused, StoreFailed
 from extproc.lane import Waiter
 from extproc.prefill import PrefillBacklog
 from extproc.queue import FairQueue, NoPlace
-from headgate.store import Lease, LeaseRequest, Refused, Scope, Store
+from headgate.store import Claim, Lease, LeaseRequest, Refused, Scope, Store
 from headgate.store.ledger import MAX_RETRY_AFTER_SECONDS, MIN_RETRY_AFTER_SECONDS
 
 Answer = LeaseGranted | LeaseRefused | StoreFailed
@@ -45,6 +47,7 @@ class AdmissionDesk:
         self._open_offer: _Offer | None = None
         self._releases = 0
         store.on_release(self._on_release)
+        store.serve_line(self)
 
     def acquire(self, effect: AcquireLease, answer: TakeAnswer) -> None:
         """Ask once; without asking, no to a request that would pass one that waits.
@@ -66,7 +69,7 @@ class AdmissionDesk:
         """Wait for a slot; None when there is no place, and `answer` has been told."""
         loop = asyncio.get_running_loop()
         waiter = self.queue.join(
-            effect.request,
+            replace(effect.request, waiting_since=loop.time()),
             queue=effect.queue,
             priority=effect.priority,
             weight=effect.weight,
@@ -92,12 +95,28 @@ class AdmissionDesk:
         self.queue.reopen(cluster)
         self._ask_again(cluster)
 
+    def clusters(self) -> list[str]:
+        """The clusters somebody waits for here."""
+        return self.queue.clusters()
+
+    def claims(self, cluster: str) -> list[Claim]:
+        """Who could be next there."""
+        return [Claim(waiter.request, waiting) for waiter, waiting in self.queue.heads(cluster)]
+
+    def ask_again(self) -> None:
+        """Anything may have become free, unheard."""
+        self._releases += 1
+        self.queue.released_unheard()
+        for cluster in self.queue.clusters():
+            self._ask_again(cluster)
+
     def forget(self, waiter: Waiter) -> None:
         """Take one who leaves out of the queue; without effect for one who was served or told no."""
         if self._waiting.pop(waiter.ticket, None) is None:
             return
         self.queue.leave(waiter)
         cluster = waiter.request.cluster or ""
+        self._store.line_changed(cluster)
         if self.queue.depth(cluster):
             # Room kept together for one who has left is for those behind it.
             self._ask_again(cluster)
@@ -186,6 +205,7 @@ class AdmissionDesk:
             return
         self._prefill.sent(lease.request, _now())
         self.queue.granted(waiter, _now())
+        self._store.line_changed(waiter.request.cluster or "")
         waiting.timer.cancel()
         waiting.answer(LeaseGranted(lease, _now() - waiter.joined_at))
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from extproc.pace import Pace
 from headgate.store import LeaseRequest
 
+_HEADS_ASIDE = 3
 _LINES_LOOKED_AT = 64
 """So many of a lane's tenants stand for all when a wait is estimated, so that 10,000 cost no more."""
 
@@ -173,6 +174,19 @@ class Lane:
         if line is not None:
             self._ring[tenant] = line
             self._note_head(line)
+
+    def heads(self) -> list[Waiter]:
+        """Who could be next: whose turn it is, and the first of some tenants that stand aside."""
+        turn = self.next()
+        aside = itertools.islice(self._aside.values(), _HEADS_ASIDE)
+        return [*([turn] if turn else []), *(line.head for line in aside)]
+
+    def come_back_all(self) -> None:
+        """Everybody can be served again."""
+        for tenant in list(self._aside):
+            self.come_back(tenant)
+        self.too_big.clear()
+        self.is_full = self.is_held_back = False
 
     def _note_head(self, line: _TenantLine) -> None:
         head = line.head

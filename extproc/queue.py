@@ -199,6 +199,22 @@ class FairQueue:
         ]
         return max((wait for wait in waits if wait is not None), default=None)
 
+    def released_unheard(self) -> None:
+        """Anything may have been released: everybody can be asked again."""
+        self._full_tiers.clear()
+        self._full_tenants.clear()
+        for lanes in self._lanes.values():
+            for lane in lanes.values():
+                lane.come_back_all()
+
+    def heads(self, cluster: str) -> list[tuple[Waiter, int]]:
+        """Who could be next at a cluster, a few for every tier, and how many wait in that tier."""
+        return [(waiter, lane.length) for lane in self._lanes.get(cluster, {}).values() for waiter in lane.heads()]
+
+    def clusters(self) -> list[str]:
+        """Where somebody waits."""
+        return list(self._lanes)
+
     def depth(self, cluster: str) -> int:
         """How many wait for a cluster."""
         return sum(lane.length for lane in self._lanes.get(cluster, {}).values())

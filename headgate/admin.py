@@ -18,7 +18,14 @@ from headgate.policy.model import Policy
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def admin_application(metrics: Metrics, health: Health, policy: Callable[[], Policy], board: LiveBoard) -> Starlette:
+def admin_application(
+    metrics: Metrics,
+    health: Health,
+    policy: Callable[[], Policy],
+    board: LiveBoard,
+    *,
+    metrics_path: str = "/metrics",
+) -> Starlette:
     """`/` (the live page), `/metrics`, `/healthz` (alive), `/readyz` (welcomes work), `/policy` (names, no keys)."""
 
     async def show_metrics(request: Request) -> Response:
@@ -41,7 +48,7 @@ def admin_application(metrics: Metrics, health: Health, policy: Callable[[], Pol
 
     return Starlette(
         routes=[
-            Route("/metrics", show_metrics),
+            Route(metrics_path, show_metrics),
             Route("/healthz", alive),
             Route("/readyz", ready),
             Route("/policy", show_policy),

@@ -16,11 +16,11 @@ async def serve(settings: Settings) -> None:
     """Serve until a signal."""
     process = Process(settings, extproc.wire.SERVICE_NAME, accesslog.wire.SERVICE_NAME, HEALTH_NAME)
     decides = extproc.assembly.assemble(process)
-    limits = ratelimit.assembly.assemble(process)
+    limits = ratelimit.assembly.assemble(process, settles=True)
     accounts = accesslog.assembly.assemble(process)
     listeners = [
         Listener("extproc", settings.extproc_address, [decides.service(), accounts.service()]),
-        Listener("ratelimit", settings.ratelimit_address, [limits.service.service()]),
+        limits.listener(settings.ratelimit_address),
     ]
 
     def drain() -> None:

@@ -36,12 +36,17 @@ class _Cause:
         return self.status.hits > self.limit.requests_per_unit
 
     @property
+    def is_final(self) -> bool:
+        """Whether trying again by itself is no help: the client's own code has to decide what its tokens go to."""
+        return self.is_hopeless or self.reason == Budget.TOKENS.reason
+
+    @property
     def decision(self) -> str:
         return f"reject; reason={self.reason}"
 
     @property
     def wait_seconds(self) -> float:
-        return self.status.reset_seconds or 0.0
+        return min(self.status.reset_seconds or 0.0, _MAX_RETRY_AFTER_SECONDS)
 
     @property
     def message(self) -> str:
@@ -95,16 +100,14 @@ def _body(cause: _Cause, protocol: str) -> bytes:
 
 
 def _headers(cause: _Cause) -> tuple[tuple[str, str], ...]:
-    wait_seconds = min(cause.wait_seconds, _MAX_RETRY_AFTER_SECONDS)
     headers = (
         ("content-type", "application/json"),
-        ("retry-after", str(_whole_seconds(wait_seconds))),
-        ("retry-after-ms", str(max(1, math.ceil(wait_seconds * 1000)))),
+        ("retry-after", str(_whole_seconds(cause.wait_seconds))),
+        ("retry-after-ms", str(max(1, math.ceil(cause.wait_seconds * 1000)))),
         ("x-headgate-decision", cause.decision),
     )
-    # OpenAI's clients obey this header before retry-after: a spent budget is not asked for again by itself.
-    is_pointless = cause.is_hopeless or cause.reason == Budget.TOKENS.reason
-    return (*headers, ("x-should-retry", "false")) if is_pointless else headers
+    # OpenAI's clients obey this header before retry-after.
+    return (*headers, ("x-should-retry", "false")) if cause.is_final else headers
 
 
 def _first_value(request: RateLimitRequest, key: str) -> str:

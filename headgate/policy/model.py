@@ -102,11 +102,16 @@ IdentitySource = JwtIdentity | ApiKeyIdentity | MtlsIdentity | AnonymousIdentity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantLimits:
-    """What one tenant may use, whatever its tier allows."""
+    """What one tenant may use, whatever its tier allows.
+
+    Attributes:
+        cached_token_weight: how much of a prompt token counts that the model server found in its cache, 0 to 1.
+    """
 
     concurrency: int | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    cached_token_weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

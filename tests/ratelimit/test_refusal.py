@@ -102,6 +102,18 @@ def test_a_request_larger_than_the_whole_limit_is_told_that_waiting_is_no_use() 
     assert ("x-should-retry", "false") in answer.headers
 
 
+def test_an_exhausted_token_budget_is_for_the_clients_own_code_to_handle_and_requests_may_be_tried_again() -> None:
+    tokens = refused(status(name="tokens_per_minute", limit=1000, remaining=200, hits=300))
+
+    assert ("x-should-retry", "false") in tokens.headers
+    assert ("retry-after", "12") in tokens.headers
+    assert "x-should-retry" not in dict(refused(status()).headers)
+
+
+def test_no_client_is_told_to_wait_longer_than_openais_clients_do() -> None:
+    assert dict(refused(status(reset_seconds=3600.0)).headers)["retry-after"] == "120"
+
+
 def test_of_two_limits_the_one_that_lasts_longest_is_named() -> None:
     requests = status(reset_seconds=5.0)
     tokens = status(name="tokens_per_minute", reset_seconds=9.0)
