@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from extproc.affinity import AffinityNames
 from extproc.desk import AdmissionDesk
 from extproc.report import Reporter
 from extproc.service import ExtProcService
@@ -26,6 +27,7 @@ def assemble(process: Process) -> ExtProcService:
         report=Reporter(process.metrics).report,
         clock=time.perf_counter,
         region=process.settings.region,
+        affinity=AffinityNames(process.settings.affinity_salt),
     )
     metrics = process.metrics
     metrics.watch("open_streams", "Requests in flight.", (), lambda: [((), service.open_streams)])

@@ -7,9 +7,12 @@ change is not rebuilt.
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
 from extproc.headers import Headers
+from extproc.inspection.content import is_compressed, wire_body
 from extproc.inspection.json import decode, replace_fields
+from extproc.inspection.kserve_grpc import edit_message
 from extproc.inspection.request import InferenceRequest
 from extproc.inspection.target import Operation, Target
 from extproc.inspection.triton import OUTPUT_LIMIT_FIELDS, json_length, split_infer
@@ -22,7 +25,7 @@ _TENSORS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
 
 class Rewrite(msgspec.Struct, frozen=True):
-    """The new path and body; None where the client's own goes through as it is."""
+    """The new path and body, ready for the wire; None where the client's own goes through as it is."""
 
     path: str | None
     body: bytes | None
@@ -31,9 +34,25 @@ class Rewrite(msgspec.Struct, frozen=True):
 def rewrite(
     target: Target, headers: Headers, request: InferenceRequest, destination: Destination, body: bytes
 ) -> Rewrite:
-    """Fit a request to the place it runs at."""
+    """Fit a request to the place it runs at; `body` is plain, see `content.plain_body`."""
+    changed = _rewrite(target, headers, request, destination, body)
+    if changed.body is not None:
+        return replace(changed, body=wire_body(target, changed.body))
+    # Of all that run models only Triton's infer can decompress.
+    is_unreadable = is_compressed(headers) and target.operation is not Operation.INFER
+    return replace(changed, body=body) if is_unreadable else changed
+
+
+def _rewrite(
+    target: Target, headers: Headers, request: InferenceRequest, destination: Destination, body: bytes
+) -> Rewrite:
     limit = destination.max_output_tokens
     is_limit_new = limit is not None and not (limit == request.max_output_tokens and request.are_output_limits_equal)
+    if request.protocol is Protocol.KSERVE_GRPC:
+        new_limit = limit if is_limit_new and request.output_limit_fields else None
+        if new_limit is None and destination.frontend.model == request.model:
+            return Rewrite(None, None)
+        return Rewrite(None, edit_message(body, model=destination.frontend.model, limit=new_limit))
     if request.protocol is Protocol.TRITON:
         path = target.path_for(destination.frontend.model)
         is_renamed = destination.frontend.model != request.model

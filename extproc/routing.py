@@ -35,7 +35,11 @@ class Signals(Interface):
 
 
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
-    """One place a request can run, and what its output is capped to there (None: no cap)."""
+    """One place a request can run, and what its output is capped to there (None: no cap).
+
+    Attributes:
+        output_cap: the route's own cap, whatever this request asked for.
+    """
 
     cluster: Cluster
     frontend: Frontend
@@ -43,6 +47,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     charged_tokens: int
     is_degraded: bool
     reason: str
+    output_cap: int | None = None
 
 
 class NoDestination(msgspec.Struct, frozen=True):
@@ -92,7 +97,7 @@ def capped_output_tokens(asked: int | None, tier: OutputTokens, route_limit: int
     return min([*limits, wanted]) if wanted is not None else min(limits, default=None)
 
 
-_API = {Protocol.OPENAI: "OpenAI", Protocol.TRITON: "Triton"}
+_API = {Protocol.OPENAI: "OpenAI", Protocol.TRITON: "Triton", Protocol.KSERVE_GRPC: "KServe gRPC"}
 
 
 def _destination(
@@ -109,6 +114,7 @@ def _destination(
         charged_tokens=min(request.prompt_tokens + expected * request.choices, MAX_CHARGED_TOKENS),
         is_degraded=is_degraded,
         reason=route.reason or "",
+        output_cap=route.max_output_tokens,
     )
 
 

@@ -34,6 +34,8 @@ class Settings:
         admin_address: `/metrics`, `/healthz`, `/readyz`, `/policy`, `host:port`.
         grace_seconds: how long a stopping process waits for its open calls.
         region: the value of `region` in routing rules.
+        affinity_salt: a secret that names sessions and prompts for Envoy's load balancing; the same in all sidecars.
+            Empty: one of this process alone.
         transport: what serves gRPC: `lean`, Headgate's own, or `grpcio`, the reference, at many times the cost.
         tls_cert, tls_key: certificate chain and key of the gRPC listeners, PEM files; empty for plain HTTP/2.
         tls_client_ca: PEM file of the authority that has to have signed a client's certificate; empty to ask for none.
@@ -47,6 +49,7 @@ class Settings:
     admin_address: str = "127.0.0.1:9090"
     grace_seconds: float = 10.0
     region: str = ""
+    affinity_salt: str = ""
     transport: str = "lean"
     tls_cert: str = ""
     tls_key: str = ""

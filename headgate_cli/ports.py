@@ -57,7 +57,7 @@ class Ports:
     def in_policy(self, text: str) -> str:
         """The shipped policy with these ports in place of the default ones."""
         default = Ports()
-        for name in ("triton_http", "triton_metrics", "trtllm_standard", "trtllm_fast"):
+        for name in ("triton_http", "triton_grpc", "triton_metrics", "trtllm_standard", "trtllm_fast"):
             text = text.replace(f"127.0.0.1:{getattr(default, name)}", f"127.0.0.1:\0{getattr(self, name)}")
         return text.replace("\0", "")
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from extproc.inspection.json import decode
-from extproc.inspection.request import MAX_CHOICES, InferenceRequest, RequestError, checked_output_limit
+from extproc.inspection.request import (
+    MAX_CHOICES,
+    PREFIX_CHARACTERS,
+    InferenceRequest,
+    RequestError,
+    checked_output_limit,
+    prefix_of,
+)
 from extproc.tokens import estimate_tokens
 from headgate.policy.model import Protocol
 
@@ -19,6 +26,7 @@ class _Part(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
+    role: str | None = None
     content: str | list[_Part] | None = None
     tool_calls: msgspec.Raw = msgspec.Raw()
 
@@ -29,6 +37,8 @@ class _Common(msgspec.Struct):
     n: int | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
+    prompt_cache_key: str | None = None
+    user: str | None = None
 
 
 class _Chat(_Common):
@@ -65,6 +75,7 @@ def inspect_chat(body: bytes) -> InferenceRequest:
         messages=len(chat.messages),
         tools=len(tools),
         images=images,
+        prompt_prefix=prefix_of(_opening(chat.messages)),
     )
 
 
@@ -80,7 +91,18 @@ def inspect_completion(body: bytes) -> InferenceRequest:
         prompt_tokens=sum(map(estimate_tokens, texts)) + token_ids,
         messages=len(texts) or 1,
         prompts=1 if prompt and isinstance(prompt[0], int) else len(prompt),
+        prompt_prefix=prefix_of(texts[:1]) or bytes(completion.prompt)[:PREFIX_CHARACTERS].decode("utf-8", "replace"),
     )
+
+
+def _opening(messages: list[_Message]) -> list[str]:
+    """The texts up to the first of the user's: what every turn of a conversation begins with."""
+    opening: list[_Message] = []
+    for message in messages:
+        opening.append(message)
+        if message.role == "user":
+            break
+    return _contents(opening)[0]
 
 
 def _contents(messages: list[_Message]) -> tuple[list[str], int]:
@@ -108,7 +130,7 @@ def _prompt(raw: bytes) -> list[str] | list[int] | list[list[int]]:
 
 
 def _request(
-    common: _Common, *, prompt_bytes: int, prompt_tokens: int, prompts: int = 1, **counts: int
+    common: _Common, *, prompt_bytes: int, prompt_tokens: int, prompt_prefix: str, prompts: int = 1, **counts: int
 ) -> InferenceRequest:
     limits = {
         field: checked_output_limit(value, field)
@@ -132,5 +154,7 @@ def _request(
         output_limit_fields=tuple(limits),
         are_output_limits_equal=len(set(limits.values())) <= 1,
         choices=choices * max(1, prompts),
+        session=common.prompt_cache_key or common.user or "",
+        prompt_prefix=prompt_prefix,
         **counts,
     )

@@ -8,6 +8,7 @@ from headgate.policy.model import Protocol
 
 MAX_OUTPUT_TOKENS = 2**31 - 1
 MAX_CHOICES = 128
+PREFIX_CHARACTERS = 1024
 
 
 class RequestError(Exception):
@@ -33,6 +34,8 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
         max_output_tokens: what the client asked for at most, per choice; None when it did not say.
         output_limit_fields: the fields of the body that limit the output.
         are_output_limits_equal: whether each of them says `max_output_tokens`.
+        session: what the client says its requests belong together by; empty when it says nothing.
+        prompt_prefix: how the prompt begins, as long as it stays the same over the turns of a conversation.
         choices: completions generated side by side (`n` for each prompt); output tokens count that many times.
     """
 
@@ -48,6 +51,18 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     messages: int = 0
     tools: int = 0
     images: int = 0
+    session: str = ""
+    prompt_prefix: str = ""
+
+
+def prefix_of(texts: list[str]) -> str:
+    """The beginning of a prompt whose first texts these are."""
+    prefix, room = "", PREFIX_CHARACTERS
+    for text in texts:
+        prefix, room = prefix + text[:room], room - len(text)
+        if room <= 0:
+            break
+    return prefix
 
 
 def checked_output_limit(value: int | None, field: str) -> int | None:

@@ -23,6 +23,15 @@ class Protocol(StrEnum):
 
     OPENAI = "openai"
     TRITON = "triton"
+    KSERVE_GRPC = "kserve_grpc"
+
+
+class Affinity(StrEnum):
+    """What keeps requests on one endpoint of a cluster, so that its prefix cache is used again."""
+
+    OFF = "off"
+    SESSION = "session"
+    PREFIX = "prefix"
 
 
 class Rung(StrEnum):
@@ -188,6 +197,7 @@ class Cluster:
     capacity: Capacity = field(default_factory=Capacity)
     metrics: str | None = None
     price: Price = field(default_factory=Price)
+    affinity: Affinity = Affinity.OFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

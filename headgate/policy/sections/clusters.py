@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from headgate.policy.model import Capacity, Cluster, Frontend, Price, Protocol
+from headgate.policy.model import Affinity, Capacity, Cluster, Frontend, Price, Protocol
 from headgate.policy.node import Node, optional_integer
 
 _FRONTEND = ("protocol", "model", "endpoints")
+_GRPC = "grpc_endpoints"
 _ENDPOINT = r"(?:[A-Za-z0-9_.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}"
 
 
 def read_cluster(name: str, node: Node) -> Cluster:
     """One cluster. Its frontend stands in place when it is the only one."""
-    fields = node.fields(*_FRONTEND, "frontends", "capacity", "metrics", "price")
+    fields = node.fields(*_FRONTEND, _GRPC, "frontends", "capacity", "metrics", "price", "affinity")
     frontends = _in_place(name, node, fields) if "frontends" not in fields else _listed(name, fields)
     return Cluster(
         name=name,
@@ -23,30 +24,34 @@ def read_cluster(name: str, node: Node) -> Cluster:
         capacity=_capacity(fields["capacity"]) if "capacity" in fields else Capacity(),
         metrics=_endpoint(fields["metrics"]) if "metrics" in fields else None,
         price=_price(fields["price"]) if "price" in fields else Price(),
+        affinity=(fields["affinity"].choice(Affinity) if "affinity" in fields else None) or Affinity.OFF,
     )
 
 
 def _in_place(cluster: str, node: Node, fields: Mapping[str, Node]) -> dict[Protocol, Frontend]:
     frontend = _frontend(cluster, node, fields)
-    return {frontend.protocol: frontend} if frontend else {}
+    return {frontend.protocol: frontend, **_over_grpc(cluster, frontend, fields)} if frontend else {}
 
 
 def _listed(cluster: str, fields: Mapping[str, Node]) -> dict[Protocol, Frontend]:
-    for key in _FRONTEND:
+    for key in (*_FRONTEND, _GRPC):
         if key in fields:
             fields[key].report("stands in each of the frontends, not beside them")
     frontends: dict[Protocol, Frontend] = {}
+    over_grpc: dict[Protocol, Frontend] = {}
     for element in fields["frontends"].elements(empty="names no frontend"):
-        frontend = _frontend(cluster, element, element.fields(*_FRONTEND))
+        keys = element.fields(*_FRONTEND, _GRPC)
+        frontend = _frontend(cluster, element, keys)
         if frontend is None:
             continue
         if frontend.protocol in frontends:
             element.report(f"the cluster has a frontend for {frontend.protocol} already")
         frontends[frontend.protocol] = frontend
+        over_grpc |= _over_grpc(cluster, frontend, keys)
     if len(frontends) < 2:
-        return frontends
+        return frontends | over_grpc
     # Two APIs of one pool are two clusters to Envoy, which knows an upstream by its ports.
-    return {p: replace(f, envoy_cluster=f"{cluster}.{p}") for p, f in frontends.items()}
+    return {p: replace(f, envoy_cluster=f"{cluster}.{p}") for p, f in frontends.items()} | over_grpc
 
 
 def _frontend(cluster: str, node: Node, fields: Mapping[str, Node]) -> Frontend | None:
@@ -55,9 +60,24 @@ def _frontend(cluster: str, node: Node, fields: Mapping[str, Node]) -> Frontend 
     model = fields["model"].text() if "model" in fields else ""
     endpoints = fields["endpoints"].elements(empty="names no endpoint") if "endpoints" in fields else []
     addresses = tuple(_endpoint(endpoint) for endpoint in endpoints)
+    if protocol is Protocol.KSERVE_GRPC:
+        fields["protocol"].report(f"is spoken by a frontend of protocol {Protocol.TRITON} that has {_GRPC}")
+        return None
     if protocol is None:
         return None
     return Frontend(protocol=protocol, model=model, endpoints=addresses, envoy_cluster=cluster)
+
+
+def _over_grpc(cluster: str, frontend: Frontend, fields: Mapping[str, Node]) -> dict[Protocol, Frontend]:
+    """The same model over KServe's gRPC, where the frontend names endpoints for it."""
+    if _GRPC not in fields:
+        return {}
+    if frontend.protocol is not Protocol.TRITON:
+        fields[_GRPC].report(f"belongs to a frontend of protocol {Protocol.TRITON}")
+    endpoints = tuple(_endpoint(endpoint) for endpoint in fields[_GRPC].elements(empty="names no endpoint"))
+    grpc = Protocol.KSERVE_GRPC
+    over_grpc = Frontend(protocol=grpc, model=frontend.model, endpoints=endpoints, envoy_cluster=f"{cluster}.{grpc}")
+    return {grpc: over_grpc}
 
 
 def _endpoint(node: Node) -> str:
