@@ -60,7 +60,7 @@ def test_triton_clients_get_tritons_error_and_unknown_ones_openais(refused: Refu
 
 @pytest.mark.parametrize("refused", EVERY_REFUSAL, ids=lambda refused: refused.reason)
 def test_headers_say_why_and_promise_a_retry_only_where_one_can_help(refused: Refusal) -> None:
-    headers = refused.headers
+    headers = refused.headers(None)
 
     assert headers["content-type"] == "application/json"
     assert headers["x-headgate-decision"] == f"reject; reason={refused.reason}"
@@ -80,7 +80,7 @@ def test_headers_say_why_and_promise_a_retry_only_where_one_can_help(refused: Re
     ],
 )
 def test_retry_after_rounds_up_and_is_never_zero(wait_seconds: float, seconds: str, milliseconds: str) -> None:
-    headers = refusal.contended(Scope.CLUSTER, "Full.", wait_seconds).headers
+    headers = refusal.contended(Scope.CLUSTER, "Full.", wait_seconds).headers(Protocol.OPENAI)
 
     assert (headers["retry-after"], headers["retry-after-ms"]) == (seconds, milliseconds)
 
@@ -92,7 +92,7 @@ def test_retry_after_rounds_up_and_is_never_zero(wait_seconds: float, seconds: s
         (401, StatusCode.UNAUTHENTICATED),
         (404, StatusCode.NOT_FOUND),
         (413, StatusCode.RESOURCE_EXHAUSTED),
-        (415, StatusCode.INVALID_ARGUMENT),
+        (415, StatusCode.UNIMPLEMENTED),
         (418, StatusCode.UNKNOWN),
     ],
 )
@@ -105,11 +105,20 @@ def test_a_grpc_client_told_to_come_back_sees_resource_exhausted_or_unavailable(
     assert refusal.unavailable("shutting_down", "Bye.").grpc_status is StatusCode.UNAVAILABLE
 
 
+@pytest.mark.parametrize("refused", EVERY_REFUSAL, ids=lambda refused: refused.reason)
+def test_a_grpc_client_gets_the_bare_message_and_its_own_retry_header(refused: Refusal) -> None:
+    headers = refused.headers(Protocol.KSERVE_GRPC)
+
+    assert refused.body(Protocol.KSERVE_GRPC) == refused.message.encode()
+    assert not {"content-type", "retry-after-ms"} & headers.keys()
+    assert ("grpc-retry-pushback-ms" in headers) == (refused.status in (429, 503))
+
+
 @pytest.mark.parametrize("scope", Scope)
 def test_a_scope_is_the_reason_by_the_same_word(scope: Scope) -> None:
     refused = refusal.contended(scope, "Full.", 1.0)
 
-    assert refused.headers["x-headgate-decision"] == f"reject; reason={scope.value}"
+    assert refused.headers(None)["x-headgate-decision"] == f"reject; reason={scope.value}"
     assert json.loads(refused.body(None))["error"]["code"] == (
         "concurrency_limit_exceeded" if scope is Scope.TENANT else "server_is_overloaded"
     )
@@ -144,7 +153,7 @@ def test_the_openai_client_raises_the_error_of_the_status_and_reads_its_code(
 ) -> None:
     response = Response(
         refused.status,
-        headers=refused.headers,
+        headers=refused.headers(Protocol.OPENAI),
         content=refused.body(Protocol.OPENAI),
         request=Request("POST", "http://gateway/v1/chat/completions"),
     )

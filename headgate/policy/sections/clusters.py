@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from enum import StrEnum
 from types import MappingProxyType
 
 from headgate.policy.model import Affinity, Capacity, Cluster, Frontend, Price, Protocol
@@ -12,6 +13,13 @@ from headgate.policy.node import Node, optional_integer
 _FRONTEND = ("protocol", "model", "endpoints")
 _GRPC = "grpc_endpoints"
 _ENDPOINT = r"(?:[A-Za-z0-9_.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}"
+
+
+class _FrontendProtocol(StrEnum):
+    """What a frontend's `protocol` may say; gRPC is one more port of a Triton."""
+
+    OPENAI = Protocol.OPENAI
+    TRITON = Protocol.TRITON
 
 
 def read_cluster(name: str, node: Node) -> Cluster:
@@ -56,16 +64,13 @@ def _listed(cluster: str, fields: Mapping[str, Node]) -> dict[Protocol, Frontend
 
 def _frontend(cluster: str, node: Node, fields: Mapping[str, Node]) -> Frontend | None:
     node.require(fields, _FRONTEND)
-    protocol = fields["protocol"].choice(Protocol) if "protocol" in fields else None
+    spoken = fields["protocol"].choice(_FrontendProtocol) if "protocol" in fields else None
     model = fields["model"].text() if "model" in fields else ""
     endpoints = fields["endpoints"].elements(empty="names no endpoint") if "endpoints" in fields else []
     addresses = tuple(_endpoint(endpoint) for endpoint in endpoints)
-    if protocol is Protocol.KSERVE_GRPC:
-        fields["protocol"].report(f"is spoken by a frontend of protocol {Protocol.TRITON} that has {_GRPC}")
+    if spoken is None:
         return None
-    if protocol is None:
-        return None
-    return Frontend(protocol=protocol, model=model, endpoints=addresses, envoy_cluster=cluster)
+    return Frontend(protocol=Protocol(spoken), model=model, endpoints=addresses, envoy_cluster=cluster)
 
 
 def _over_grpc(cluster: str, frontend: Frontend, fields: Mapping[str, Node]) -> dict[Protocol, Frontend]:
