@@ -1,7 +1,7 @@
 """One stream of Envoy's: its exchange, carried out by plain calls; the stream is the lease.
 
-Every message gets exactly one reply. Those that come while a question is open (the store's answer, a place in the
-queue) are kept until it is answered.
+Every message gets exactly one reply, but for the pieces of a duplex body. Those that come while a question is open
+(the store's answer, a place in the queue) are kept until it is answered, a window full at most.
 """
 
 from __future__ import annotations
@@ -80,10 +80,12 @@ class RequestConversation:
         """Answer a message, now or once the open question is answered."""
         if not self._has_question:
             self._guarded(self._take, message)
-        elif self._kept is None:
-            self._kept = deque((message,))
-        else:
-            self._kept.append(message)
+            return
+        if self._kept is None:
+            self._kept = deque()
+        self._kept.append(message)
+        # Only a duplex body goes on while its first message waits.
+        self._call.pause()
 
     def ended(self) -> None:
         """Leave the queue and give back what the request holds."""
@@ -140,6 +142,8 @@ class RequestConversation:
         self._guarded(self._feed, answer)
         while self._kept and not self._has_question and self._call.is_open:
             self._guarded(self._take, self._kept.popleft())
+        if self._kept is not None and not self._has_question:
+            self._call.resume()
 
     def _leave_queue(self) -> None:
         waiting, self._waiting = self._waiting, None

@@ -118,7 +118,7 @@ class Exchange:
                 return self._on_refused(event, now)
             case StoreFailed():
                 return self._on_store_failed()
-            case TurnedAway("shutting_down") if self._course is not None:
+            case TurnedAway("shutting_down") if self._stream is not None and self._is_decided:
                 return []
             case TurnedAway(reason):
                 self._is_decided = False
@@ -289,7 +289,9 @@ class Exchange:
         """A request that runs no model: stamped, sent to who can answer it, else left to Envoy."""
         self._is_decided = True
         question = answers.question(self._policy, self._target, message)
-        headers = stamp(identity, self._target.model or "") | question.headers
+        # A question carries no tenant: rate limits, which go by that header, never count it.
+        is_question = self._target.operation is Operation.METADATA
+        headers = question.headers if is_question else stamp(identity, self._target.model or "") | question.headers
         decision = self._decision(Verdict.ADMIT, "", 200)
         forward = Forward(phase=self._phase, set_headers=headers, body=question.body, metadata=metadata(decision))
         return [forward, Report(decision)]

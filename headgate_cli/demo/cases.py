@@ -57,9 +57,9 @@ class Demo:
         if not holds:
             self.failures.append(f"{self.case}: {otherwise}")
 
-    def wait_until(self, metric: str, reached: Callable[[float], bool]) -> bool:
-        """Wait until a metric line of the sidecar has such a value; False if that takes over five seconds."""
-        give_up_at = time.monotonic() + 5.0
+    def wait_until(self, metric: str, reached: Callable[[float], bool], within_seconds: float = 5.0) -> bool:
+        """Wait until a metric line of the sidecar has such a value; False if that takes longer."""
+        give_up_at = time.monotonic() + within_seconds
         while time.monotonic() < give_up_at:
             if reached(self.metric(metric)):
                 return True

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import queue
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import tritonclient.grpc as grpcclient
+import tritonclient.http as httpclient
 
 from headgate_cli.demo.client import Client
 from headgate_cli.ports import Ports
@@ -92,3 +97,74 @@ def openai_url(url: str) -> str:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return Path(__file__).resolve().parents[2]
+
+
+class GrpcTriton:
+    """tritonclient over gRPC, with the tensors and the stream of one test."""
+
+    def __init__(self, address: str) -> None:
+        self.sdk = grpcclient.InferenceServerClient(address)
+        self._answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+
+    @staticmethod
+    def headers(key: str | None) -> dict[str, str]:
+        return {"authorization": f"Bearer {key}"} if key else {}
+
+    @staticmethod
+    def text(name: str, text: str, module: Any = grpcclient) -> Any:
+        tensor = module.InferInput(name, (1, 1), "BYTES")
+        tensor.set_data_from_numpy(np.array([[text.encode()]], dtype=np.object_))
+        return tensor
+
+    @staticmethod
+    def number(name: str, number: int) -> Any:
+        tensor = grpcclient.InferInput(name, (1, 1), "INT32")
+        tensor.set_data_from_numpy(np.array([[number]], dtype=np.int32))
+        return tensor
+
+    @staticmethod
+    def flag(name: str) -> Any:
+        tensor = grpcclient.InferInput(name, (1, 1), "BOOL")
+        tensor.set_data_from_numpy(np.array([[True]]))
+        return tensor
+
+    def start(self, key: str | None, **options: Any) -> None:
+        """Open the stream; nothing is sent on it yet."""
+
+        def take(result: Any, error: Any) -> None:
+            self._answers.put((result, error))
+
+        self.sdk.start_stream(take, headers=self.headers(key), **options)
+
+    def generate(self, prompt: str = "Hello", max_tokens: int = 4, model: str = "assistant") -> None:
+        """Ask on the open stream for tokens one by one."""
+        tensors = [self.text("text_input", prompt), self.number("max_tokens", max_tokens), self.flag("stream")]
+        self.sdk.async_stream_infer(model, tensors)
+
+    def tokens(self, count: int) -> list[str]:
+        """The next so many answers, each of which has to be a token."""
+        return ["".join(text.decode() for text in self.answer().as_numpy("text_output").flat) for _ in range(count)]
+
+    def answer(self) -> Any:
+        result, error = self._answers.get(timeout=20)
+        assert error is None, error
+        return result
+
+    def error(self) -> Any:
+        result, error = self._answers.get(timeout=20)
+        assert result is None, result
+        return error
+
+
+@pytest.fixture
+def grpc_triton(url: str) -> Iterator[GrpcTriton]:
+    client = GrpcTriton(url.removeprefix("http://"))
+    yield client
+    client.sdk.stop_stream(cancel_requests=True)
+    client.sdk.close()
+
+
+@pytest.fixture
+def http_triton(url: str) -> Iterator[Any]:
+    with httpclient.InferenceServerClient(url.removeprefix("http://")) as client:
+        yield client
