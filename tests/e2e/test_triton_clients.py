@@ -41,8 +41,12 @@ def test_an_infer_runs_its_model(grpc_triton: GrpcTriton, compression: str | Non
 def test_an_infer_may_be_asynchronous(grpc_triton: GrpcTriton) -> None:
     answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
     tensors, headers = [grpc_triton.text("text", GOOD_DAY)], grpc_triton.headers(PREMIUM)
+
+    def take(result: Any, error: Any) -> None:
+        answers.put((result, error))
+
     for _ in range(10):
-        grpc_triton.sdk.async_infer("sentiment", tensors, lambda *answer: answers.put(answer), headers=headers)
+        grpc_triton.sdk.async_infer("sentiment", tensors, take, headers=headers)
 
     for _ in range(10):
         result, error = answers.get(timeout=20)

@@ -38,6 +38,7 @@ class Stream:
         self.sent = 0
         self.replies: list[pb.ProcessingResponse] = []
         self.is_open = True
+        self.is_paused = False
         self.status: StatusCode | None = None
         self._conversation: Conversation | None = None
         self._conversation = service.open(self)
@@ -57,10 +58,10 @@ class Stream:
             self._end_conversation()
 
     def pause(self) -> None:
-        raise AssertionError
+        self.is_paused = True
 
     def resume(self) -> None:
-        raise AssertionError
+        self.is_paused = False
 
     def on_drained(self, listener: Callable[[], None]) -> None:
         raise AssertionError
@@ -351,6 +352,20 @@ async def test_messages_that_come_while_the_store_makes_up_its_mind_are_answered
     phases = [reply.WhichOneof("response") for reply in stream.replies]
     assert phases == ["request_headers", "request_body", "request_body", "response_trailers"]
     assert stream.is_admitted
+
+
+async def test_while_a_question_is_open_envoy_is_asked_to_send_no_more(small: Policy) -> None:
+    house = House(small, is_late=True)
+    stream = house.open("acme")
+    stream.ask(headers("acme"))
+    stream.ask(body())
+    assert not stream.is_paused
+
+    stream.ask(body())
+    assert stream.is_paused
+    await turns()
+
+    assert not stream.is_paused
 
 
 def depart(stream: Stream, how: str) -> None:
