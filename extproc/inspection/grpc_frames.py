@@ -16,7 +16,7 @@ class FrameReader:
 
     Args:
         encoding: the header `grpc-encoding`, for messages that say they are compressed.
-        limit_bytes: the longest message, compressed or not.
+        limit_bytes: the longest message, compressed or not, and the most that one chunk may decompress to.
     """
 
     def __init__(self, encoding: str, limit_bytes: int) -> None:
@@ -49,7 +49,7 @@ class FrameReader:
 
     def _split(self, data: bytes) -> tuple[list[bytes], int]:
         messages: list[bytes] = []
-        position = 0
+        position, room_bytes = 0, max(self._limit_bytes, len(data))
         self._needed_bytes = _PREFIX_BYTES
         while len(data) - position >= _PREFIX_BYTES:
             size = self._message_bytes(data, position)
@@ -57,7 +57,9 @@ class FrameReader:
             if end > len(data):
                 self._needed_bytes = _PREFIX_BYTES + size
                 break
-            messages.append(self._plain(data[position], data[position + _PREFIX_BYTES : end]))
+            message = self._plain(data[position], data[position + _PREFIX_BYTES : end], room_bytes)
+            room_bytes = max(0, room_bytes - len(message))
+            messages.append(message)
             position = end
         return messages, position
 
@@ -70,12 +72,12 @@ class FrameReader:
             raise RequestError(message, status=413)
         return size
 
-    def _plain(self, flag: int, message: bytes) -> bytes:
+    def _plain(self, flag: int, message: bytes, room_bytes: int) -> bytes:
         if not flag:
             return message
         if self._encoding in ("", "identity"):
             raise RequestError("A message is compressed, but grpc-encoding names no compression.")
-        return decompress(message, self._encoding, self._limit_bytes)
+        return decompress(message, self._encoding, min(self._limit_bytes, room_bytes))
 
 
 def only_message(body: bytes, encoding: str, limit_bytes: int) -> bytes:

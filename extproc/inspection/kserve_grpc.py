@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from extproc.inspection.request import InferenceRequest, RequestError
 from extproc.inspection.triton import (
     INTEGER_BYTES,
+    MAX_TEXTS,
     OUTPUT_LIMIT_FIELDS,
     TEXT_TENSOR,
     length_prefixed,
@@ -144,10 +145,10 @@ def _inputs(request: pb.ModelInferRequest) -> list[tuple[_Tensor, int | None]]:
 def _strings(request: pb.ModelInferRequest, tensor: _Tensor, index: int | None) -> list[str]:
     if index is not None:
         return length_prefixed(request.raw_input_contents[index])
-    texts = [text.decode("utf-8", "replace") for text in tensor.contents.bytes_contents]
-    if not texts:
-        raise RequestError(f"Tensor '{tensor.name}' has no data that can be read.", param=tensor.name)
-    return texts
+    texts = tensor.contents.bytes_contents
+    if not 1 <= len(texts) <= MAX_TEXTS:
+        raise RequestError(f"Tensor '{tensor.name}' has to hold 1 to {MAX_TEXTS} readable elements.", param=tensor.name)
+    return [text.decode("utf-8", "replace") for text in texts]
 
 
 def _integer(request: pb.ModelInferRequest, tensor: _Tensor, index: int | None) -> int:

@@ -19,6 +19,7 @@ from headgate.policy.model import Protocol
 
 TEXT_TENSOR = "text_input"
 OUTPUT_LIMIT_FIELDS = ("max_tokens", "sampling_param_max_tokens", "request_output_len")
+MAX_TEXTS = 4096
 _JSON_LENGTH_HEADER = "inference-header-content-length"
 INTEGER_BYTES = {"INT32": 4, "UINT32": 4, "INT64": 8, "UINT64": 8}
 
@@ -177,6 +178,8 @@ def length_prefixed(data: bytes) -> list[str]:
     texts: list[str] = []
     position = 0
     while position < len(data):
+        if len(texts) == MAX_TEXTS:
+            raise RequestError(f"Tensor '{TEXT_TENSOR}' has more than {MAX_TEXTS} elements.", param=TEXT_TENSOR)
         size = int.from_bytes(data[position : position + 4], "little")
         position += 4
         if position + size > len(data):

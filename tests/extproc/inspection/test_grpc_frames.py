@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import tracemalloc
 import zlib
 
 import pytest
@@ -74,6 +75,22 @@ def test_a_compressed_message_comes_out_plain(encoding: str, compress: type[byte
 )
 def test_a_body_that_is_not_one_message_is_refused(body: bytes, encoding: str, status: int) -> None:
     assert refused(body, encoding).status == status
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_many_bombs_in_one_body_cost_no_more_than_one(encoding: str) -> None:
+    limit = 256 * 1024
+    bomb = (gzip.compress if encoding == "gzip" else zlib.compress)(bytes(limit))
+    tracemalloc.start()
+    try:
+        with pytest.raises(RequestError) as raised:
+            only_message(compressed(bomb) * 200, encoding, limit)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert raised.value.status == 413
+    assert peak < 5 * limit
 
 
 def test_a_message_too_long_is_refused_at_its_length() -> None:

@@ -148,6 +148,10 @@ def _with(request: triton.ModelInferRequest, **fields: Any) -> bytes:
         triton.ModelInferRequest(inputs=[tensor("max_tokens", "INT32", int64_contents=[5])]).SerializeToString(),
         triton.ModelInferRequest(inputs=[tensor("text_input", "BYTES")]).SerializeToString(),
         b"\x2a\0" * 5000,
+        raw(("text_input", "BYTES", bytes(4 * 4097))).SerializeToString(),
+        triton.ModelInferRequest(
+            inputs=[tensor("text_input", "BYTES", bytes_contents=[b""] * 4097)]
+        ).SerializeToString(),
     ],
 )
 def test_a_message_that_cannot_be_weighed_is_refused(message: bytes) -> None:
