@@ -96,12 +96,14 @@ class RequestConversation:
         self._call.finish()
 
     def interrupt(self) -> None:
-        """End soon: now, after the answer that is due, or once the request is decided."""
+        """End soon: now, after the answer that is due, or once the request is decided; an open stream, when it ends."""
         self._is_interrupted = True
+        if self._exchange.is_decided and not self._exchange.is_detachable:
+            return
         if self._unanswered:
             self._leave_queue()
             self._guarded(self._turn_away, "shutting_down")
-        elif self._exchange.is_decided:
+        elif self._exchange.is_detachable:
             self._call.finish()
 
     def _take(self, message: bytes) -> None:
@@ -160,7 +162,7 @@ class RequestConversation:
         except Exception:  # noqa: BLE001  (the outermost frame of a request)
             _log.exception("a decision failed")
             self._fail()
-        if self._is_interrupted and self._exchange.is_decided:
+        if self._is_interrupted and self._exchange.is_detachable:
             self._call.finish()
 
     def _fail(self) -> None:

@@ -102,6 +102,11 @@ class Exchange:
         """Whether the client's fate is settled: from here on every message is waved through."""
         return self._is_decided
 
+    @property
+    def is_detachable(self) -> bool:
+        """Whether Envoy can go on without us: decided, and no duplex body, of which Envoy would send a piece again."""
+        return self._is_decided and self._course is None
+
     def receive(self, event: Event, now: float) -> list[Effect]:
         """Take one event; `now` in seconds, monotonic."""
         match event:

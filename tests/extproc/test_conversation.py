@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from extproc.desk import AdmissionDesk
+from extproc.inspection.grpc_frames import framed
+from extproc.inspection.target import STREAM_INFER_PATH
 from extproc.service import ExtProcService
 from extproc.signals import ClusterSignals
 from headgate.pb import ext_proc_pb2 as pb
+from headgate.policy.load import load_policy
 from headgate.policy.model import Capacity, Policy, Queue, Rung
 from headgate.store import LeaseRequest, Scope, TakeOutcome
 from headgate.store.memory import MemoryStore
@@ -366,6 +369,38 @@ async def test_while_a_question_is_open_envoy_is_asked_to_send_no_more(small: Po
     await turns()
 
     assert not stream.is_paused
+
+
+STREAMING = b"""
+apiVersion: headgate/v1
+identity: [{anonymous: {tenant: acme}}]
+tenants: {acme: {tier: premium}}
+tiers: {premium: {priority: 0, concurrency: {tenant: 1}}}
+models: {m: {routes: [{cluster: c}]}}
+clusters: {c: {protocol: triton, model: m, endpoints: ["h:8000"], grpc_endpoints: ["h:8001"]}}
+"""
+
+
+async def test_draining_leaves_an_open_grpc_stream_its_sidecar() -> None:
+    house = House(load_policy(STREAMING, "policy.yaml"))
+    stream = house.open("acme")
+    first = headers("acme")
+    first.request_headers.headers.headers[1].raw_value = STREAM_INFER_PATH.encode()
+    first.protocol_config.request_body_mode = pb.ProcessingMode.FULL_DUPLEX_STREAMED
+    message = framed(b"\n\x01m")
+    stream.ask(first)
+    for piece in (message[:2], message[2:], message):
+        stream.ask(pb.ProcessingRequest(request_body=pb.HttpBody(body=piece)))
+    assert [reply.WhichOneof("response") for reply in stream.replies] == ["request_headers"] + ["request_body"] * 2
+    assert house.held == 1
+
+    house.service.drain()
+    stream.ask(pb.ProcessingRequest(request_body=pb.HttpBody(body=message)))
+
+    assert stream.is_open
+    assert stream.replies[-1].request_body.response.body_mutation.streamed_response.body == message
+    stream.end()
+    assert house.held == 0
 
 
 def depart(stream: Stream, how: str) -> None:

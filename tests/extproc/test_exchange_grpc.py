@@ -316,9 +316,18 @@ def test_a_body_that_has_to_be_whole_is_not_taken_in_pieces(exchange: Exchange) 
     assert b"BUFFERED" in respond.body
 
 
-def test_a_running_stream_survives_the_sidecar(exchange: Exchange) -> None:
+def test_envoy_cannot_go_on_with_a_stream_alone(exchange: Exchange) -> None:
     opened(exchange)
 
+    assert exchange.is_decided
+    assert not exchange.is_detachable
+
+
+def test_a_refused_stream_is_not_refused_again(exchange: Exchange) -> None:
+    stream(exchange, frame(infer("nope")))
+    exchange.receive(piece(b"more"), 0.0)
+
+    assert exchange.is_detachable
     assert exchange.receive(TurnedAway("shutting_down"), 0.0) == []
 
 
