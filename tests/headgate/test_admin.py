@@ -73,7 +73,9 @@ async def test_the_policy_is_shown_by_names(admin: httpx.AsyncClient) -> None:
     }
     assert shown["models"]["assistant"]["routes"][3] == {"when": None, "cluster": "standard"}
     assert shown["models"]["assistant"]["degrade"] == ["fast"]
-    assert shown["clusters"]["fast"] == {"frontends": {"triton": ["127.0.0.1:8000"], "openai": ["127.0.0.1:8011"]}}
+    assert shown["clusters"]["fast"] == {
+        "frontends": {"triton": ["127.0.0.1:8000"], "openai": ["127.0.0.1:8011"], "kserve_grpc": ["127.0.0.1:8001"]}
+    }
 
 
 async def test_no_key_is_shown_not_even_as_a_digest(admin: httpx.AsyncClient) -> None:
