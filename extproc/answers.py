@@ -21,7 +21,7 @@ def metadata(policy: Policy, target: Target) -> bytes | None:
         return msgspec.json.encode({"object": "list", "data": [_openai_model(name) for name in policy.models]})
     if target.model is not None or target.protocol is Protocol.KSERVE_GRPC:
         return None
-    if target.rest.startswith("/v2/health/"):
+    if target.protocol is None or target.rest.startswith("/v2/health/"):
         return b""
     extensions = ["generate", "binary_tensor_data"]
     return msgspec.json.encode({"name": "headgate", "version": policy.version, "extensions": extensions})

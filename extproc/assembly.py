@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from extproc.affinity import AffinityNames
 from extproc.desk import AdmissionDesk
+from extproc.events import Decision
+from extproc.gauges import watch_room
 from extproc.report import Reporter
 from extproc.service import ExtProcService
 from extproc.signals import ClusterSignals
+from headgate.errors import SettingsError
 from headgate.lifecycle import Process
 from headgate.store import Scope
 from headgate.store.memory import MemoryStore
@@ -24,7 +28,7 @@ def assemble(process: Process) -> ExtProcService:
         policy=policy,
         desk=desk,
         signals=signals,
-        report=Reporter(process.metrics).report,
+        report=Reporter(process.metrics, _trace(process)).report,
         clock=time.perf_counter,
         region=process.settings.region,
         affinity=AffinityNames(process.settings.affinity_salt),
@@ -52,4 +56,17 @@ def assemble(process: Process) -> ExtProcService:
             *(((Scope.CLUSTER, name), store.in_flight(Scope.CLUSTER, name)) for name in policy().clusters),
         ],
     )
+    watch_room(metrics, policy, store)
     return service
+
+
+def _trace(process: Process) -> Callable[[Decision, float], None] | None:
+    if not process.settings.otlp_endpoint:
+        return None
+    try:
+        from extproc.spans import DecisionSpans
+    except ImportError:
+        raise SettingsError("otlp_endpoint: spans need the extra `otel`: pip install 'headgate[otel]'") from None
+    spans = DecisionSpans(process.settings.otlp_endpoint)
+    process.parts.append(spans)
+    return spans.report

@@ -133,7 +133,7 @@ class RequestConversation:
                 case Report(decision):
                     self._report(decision, self._decision_seconds)
                 case _:
-                    reply = build_response(effect)
+                    reply = build_response(effect, self._decision_seconds)
                     self._unanswered -= 1
                     self._call.send(reply)
 

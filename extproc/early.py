@@ -9,7 +9,7 @@ from extproc.identity import Identity
 from extproc.inspection.content import ENCODING_HEADER, is_readable
 from extproc.inspection.target import Operation, Target
 from extproc.refusal import Refusal
-from extproc.routing import Signals
+from extproc.routing import Signals, is_served
 from headgate.policy.model import Policy, Rung
 from headgate.store import Scope
 
@@ -24,6 +24,8 @@ def refuse_early(
     headers = received.headers
     if target.model is not None and target.model not in policy.models:
         return refusal.unknown_model(target.model)
+    if not is_served(policy, target):
+        return refusal.not_served("protocol_not_served", "No model is served over this API.")
     if headers.content_length is not None and headers.content_length > identity.tier.max_body_bytes:
         return refusal.too_large(headers.content_length, identity.tier.max_body_bytes)
     if not is_readable(headers):

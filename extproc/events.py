@@ -188,7 +188,10 @@ class Continue(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What was decided, for logs and metrics; emitted once per request."""
+    """What was decided, for logs, metrics and traces; emitted once per request.
+
+    `traceparent` is the header as the client sent it.
+    """
 
     request_id: str
     verdict: Verdict
@@ -204,6 +207,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: int = 0
     charged_tokens: int = 0
     queue_wait_seconds: float = 0.0
+    traceparent: str = ""
 
 
 class Report(msgspec.Struct, frozen=True):

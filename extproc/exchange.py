@@ -52,6 +52,7 @@ from extproc.inspection.content import ENCODING_HEADER, GRPC_ENCODING_HEADER, pl
 from extproc.inspection.kserve_grpc import asked_model
 from extproc.inspection.request import InferenceRequest, RequestError
 from extproc.inspection.target import Operation, Target, parse_target
+from extproc.media import with_media_priced
 from extproc.message_stream import Course, MessageStream
 from extproc.refusal import Refusal
 from extproc.rewrite import Rewrite, rewrite
@@ -225,6 +226,7 @@ class Exchange:
     def _route(self, identity: Identity, request: InferenceRequest, body: bytes) -> list[Effect]:
         if request.model not in self._policy.models:
             return self._reject(refusal.unknown_model(request.model))
+        request = with_media_priced(request, self._policy.models[request.model])
         found = find_route(self._policy, identity, request, self._headers, self._signals, self._region)
         if isinstance(found, NoDestination):
             return self._reject(refusal.not_served(found.reason, found.message))
@@ -390,4 +392,5 @@ class Exchange:
             max_output_tokens=(attempt.destination.max_output_tokens or 0) if attempt else 0,
             charged_tokens=attempt.destination.charged_tokens if attempt else 0,
             queue_wait_seconds=waited_seconds,
+            traceparent=self._headers.get("traceparent"),
         )

@@ -1,7 +1,8 @@
 """How a request is told no: status, machine-readable reason, and a body in the client's own format.
 
 429: there is capacity, but it is contended. 503: there is none. 400, 401, 404, 413, 415: the request itself.
-The error objects are those of OpenAI's API and of Triton's; the reason is the same string in header, log and metric.
+The error objects are those of OpenAI's, Anthropic's and Triton's APIs; the reason is the same string in header, log
+and metric.
 """
 
 from __future__ import annotations
@@ -57,6 +58,9 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
             return self.message.encode()
         if protocol is Protocol.TRITON:
             return msgspec.json.encode({"error": self.message})
+        if protocol is Protocol.ANTHROPIC:
+            anthropic = {"type": _ANTHROPIC_TYPES.get(self.status, "invalid_request_error"), "message": self.message}
+            return msgspec.json.encode({"type": "error", "error": anthropic})
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return msgspec.json.encode({"error": error})
 
@@ -81,6 +85,13 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
         return _GRPC_STATUS.get(self.status, StatusCode.UNKNOWN)
 
 
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 _GRPC_STATUS = {
     400: StatusCode.INVALID_ARGUMENT,
     401: StatusCode.UNAUTHENTICATED,

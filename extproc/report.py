@@ -1,8 +1,12 @@
-"""A decision -> metrics, and at DEBUG a log line; the line per finished request is the access log's."""
+"""A decision -> metrics, spans where there are any, and at DEBUG a log line.
+
+The line per finished request is the access log's.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from msgspec.structs import asdict
 
@@ -14,10 +18,15 @@ _log = logging.getLogger("headgate.decision")
 
 
 class Reporter:
-    """Feeds the process's metrics and log."""
+    """Feeds the process's metrics and log.
 
-    def __init__(self, metrics: Metrics) -> None:
+    Args:
+        trace: makes spans of a decision and the seconds it took; None where nobody wants them.
+    """
+
+    def __init__(self, metrics: Metrics, trace: Callable[[Decision, float], None] | None = None) -> None:
         self._metrics = metrics
+        self._trace = trace
 
     def report(self, decision: Decision, decision_seconds: float) -> None:
         """Count one decision."""
@@ -29,5 +38,7 @@ class Reporter:
         if decision.queue_wait_seconds:
             wait = self._metrics.queue_wait_seconds.labels(decision.tier, decision.cluster)
             wait.observe(decision.queue_wait_seconds)
+        if self._trace is not None:
+            self._trace(decision, decision_seconds)
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("decision", extra={FIELDS: asdict(decision)})

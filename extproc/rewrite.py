@@ -1,7 +1,7 @@
-"""What changes in a request on its way to a cluster: the model's name there and the output-token limit.
+"""What changes in a request on its way to a cluster: the model's name, the output-token limit, what the route sets.
 
 Only fields the client's dialect has are touched, every other value keeps its very bytes, and a request that needs no
-change is not rebuilt.
+change is not rebuilt. What the backend is known to refuse is taken out.
 """
 
 from __future__ import annotations
@@ -11,17 +11,42 @@ from msgspec.structs import replace
 
 from extproc.headers import Headers
 from extproc.inspection.content import is_compressed, wire_body
-from extproc.inspection.json import decode, replace_fields
+from extproc.inspection.json import decode
 from extproc.inspection.kserve_grpc import edit_message
 from extproc.inspection.request import InferenceRequest
+from extproc.inspection.splice import replace_fields, set_fields
 from extproc.inspection.target import Operation, Target
-from extproc.inspection.triton import OUTPUT_LIMIT_FIELDS, json_length, split_infer
+from extproc.inspection.triton import LLMAPI_LIMIT_FIELD, OUTPUT_LIMIT_FIELDS, json_length, split_infer
 from extproc.routing import Destination
-from headgate.policy.model import Protocol
+from headgate.policy.model import Backend, Protocol
 
-_DEFAULT_LIMIT_FIELD = "max_tokens"
 _INPUTS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TENSORS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_STREAM_OPTIONS = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+_TRUE = msgspec.Raw(b"true")
+
+_DEFAULT_LIMIT_FIELDS = {Operation.RESPONSES: "max_output_tokens"}
+_GENERATED = (Operation.CHAT, Operation.COMPLETION)
+"""The operations whose models refuse fields they do not know at trtllm-serve, and whose streams tell usage if asked."""
+
+_SAMPLING = frozenset(
+    {"temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "seed"}
+)
+_DECODING = {
+    Operation.CHAT: _SAMPLING | {"stop", "reasoning_effort"},
+    Operation.COMPLETION: _SAMPLING | {"stop"},
+    Operation.RESPONSES: frozenset({"temperature", "top_p"}),
+    Operation.MESSAGES: frozenset({"temperature", "top_p", "top_k"}),
+    Operation.GENERATE: _SAMPLING - {"min_p"},
+    Operation.GENERATE_STREAM: _SAMPLING - {"min_p"},
+}
+"""The overrides each dialect has a field for; the others do not reach it."""
+_LLMAPI_DECODING = _SAMPLING - {"min_p", "repetition_penalty"}
+
+_PRIORITY_TAKEN = {
+    Backend.TRTLLM: (Operation.CHAT, Operation.COMPLETION),
+    Backend.VLLM: (Operation.CHAT, Operation.COMPLETION, Operation.RESPONSES, Operation.EMBEDDINGS),
+}
 
 
 class Rewrite(msgspec.Struct, frozen=True):
@@ -46,36 +71,119 @@ def rewrite(
 def _rewrite(
     target: Target, headers: Headers, request: InferenceRequest, destination: Destination, body: bytes
 ) -> Rewrite:
-    limit = destination.max_output_tokens
-    is_limit_new = limit is not None and not (limit == request.max_output_tokens and request.are_output_limits_equal)
     if request.protocol is Protocol.KSERVE_GRPC:
-        new_limit = limit if is_limit_new and request.output_limit_fields else None
-        if new_limit is None and destination.frontend.model == request.model:
-            return Rewrite(None, None)
-        return Rewrite(None, edit_message(body, model=destination.frontend.model, limit=new_limit))
+        return Rewrite(None, _edit_message(request, destination, body))
     if request.protocol is Protocol.TRITON:
         path = target.path_for(destination.frontend.model)
         is_renamed = destination.frontend.model != request.model
-        edited = _edit_triton(target, headers, request, body, limit) if limit is not None and is_limit_new else None
-        return Rewrite(path if is_renamed else None, edited)
-    changes: dict[str, bytes] = {}
-    if destination.frontend.model != request.model:
-        changes["model"] = msgspec.json.encode(destination.frontend.model)
-    if limit is not None and is_limit_new:
-        changes |= _limit_fields(request, limit)
-    return Rewrite(None, replace_fields(body, changes) if changes else None)
+        return Rewrite(path if is_renamed else None, _edit_triton(target, headers, request, destination, body))
+    changes = _model(request, destination) | _overrides(request, destination)
+    changes |= _limit(request, destination) | _priority(request, destination) | _stream_options(request, destination)
+    changes |= _refused(request, destination)
+    return Rewrite(None, set_fields(body, changes, request.fields) if changes else None)
 
 
-def _limit_fields(request: InferenceRequest, limit: int) -> dict[str, bytes]:
-    names = request.output_limit_fields or (_DEFAULT_LIMIT_FIELD,)
-    return {name: str(limit).encode() for name in names}
+Changes = dict[str, bytes | None]
 
 
-def _edit_triton(target: Target, headers: Headers, request: InferenceRequest, body: bytes, limit: int) -> bytes | None:
+def _model(request: InferenceRequest, destination: Destination) -> Changes:
+    name = destination.frontend.model
+    return {"model": msgspec.json.encode(name)} if name != request.model else {}
+
+
+def _new_limit(request: InferenceRequest, destination: Destination) -> int | None:
+    """The output limit, where it is not what the request says itself."""
+    limit = destination.max_output_tokens
+    is_said = limit == request.max_output_tokens and request.are_output_limits_equal
+    return None if is_said else limit
+
+
+def _limit(request: InferenceRequest, destination: Destination) -> Changes:
+    limit = _new_limit(request, destination)
+    if limit is None:
+        return {}
+    names = request.output_limit_fields or (_DEFAULT_LIMIT_FIELDS.get(request.operation, "max_tokens"),)
+    return dict.fromkeys(names, str(limit).encode())
+
+
+def _overrides(request: InferenceRequest, destination: Destination) -> Changes:
+    known = _DECODING.get(request.operation, frozenset())
+    return {name: msgspec.json.encode(value) for name, value in destination.overrides.items() if name in known}
+
+
+def _priority(request: InferenceRequest, destination: Destination) -> Changes:
+    """The tier's priority: vLLM takes whole numbers, the lower first; trtllm-serve 0.0 to 1.0, the higher first."""
+    backend, cluster = destination.cluster.backend, destination.cluster
+    if backend is None or not cluster.sends_priority or request.operation not in _PRIORITY_TAKEN.get(backend, ()):
+        return {}
+    number = destination.priority
+    return {"priority": msgspec.json.encode(number if backend is Backend.VLLM else round(1 / (1 + number), 6))}
+
+
+def _stream_options(request: InferenceRequest, destination: Destination) -> Changes:
+    if not (destination.cluster.asks_for_usage and request.stream and request.operation in _GENERATED):
+        return {}
+    options = (decode(request.stream_options, _STREAM_OPTIONS) or {}) if request.stream_options else {}
+    if options.get("include_usage") == _TRUE:
+        return {}
+    return {"stream_options": msgspec.json.encode(options | {"include_usage": _TRUE})}
+
+
+def _refused(request: InferenceRequest, destination: Destination) -> Changes:
+    """What trtllm-serve answers with a 400: a field it does not know, two names of one, an option without its use."""
+    if destination.cluster.backend is not Backend.TRTLLM or request.operation not in _GENERATED:
+        return {}
+    refused: Changes = {name: None for name in ("service_tier",) if name in request.fields}
+    if "stream_options" in request.fields and not request.stream:
+        refused["stream_options"] = None
+    return refused | _one_limit(request, destination)
+
+
+def _one_limit(request: InferenceRequest, destination: Destination) -> Changes:
+    """The limit under the one name that is taken: a completion has the older, a chat either but not both."""
+    has_both = "max_tokens" in request.fields
+    if "max_completion_tokens" not in request.fields or not (has_both or request.operation is Operation.COMPLETION):
+        return {}
+    limit = destination.max_output_tokens or request.max_output_tokens
+    value = str(limit).encode() if limit is not None else None
+    return {"max_completion_tokens": None, "max_tokens": value}
+
+
+# KServe's gRPC
+
+
+def _edit_message(request: InferenceRequest, destination: Destination, message: bytes) -> bytes | None:
+    limit = _new_limit(request, destination) if request.output_limit_fields else None
+    if limit is None and destination.frontend.model == request.model:
+        return None
+    return edit_message(message, model=destination.frontend.model, limit=limit)
+
+
+# Triton
+
+
+def _edit_triton(
+    target: Target, headers: Headers, request: InferenceRequest, destination: Destination, body: bytes
+) -> bytes | None:
+    limit = _new_limit(request, destination)
     if target.operation is Operation.INFER:
-        return _edit_infer(headers, body, limit) if request.output_limit_fields else None
-    is_llm = request.output_limit_fields or request.messages
-    return replace_fields(body, _limit_fields(request, limit)) if is_llm else None
+        return _edit_infer(headers, body, limit) if limit is not None and request.output_limit_fields else None
+    if not (request.output_limit_fields or request.messages):
+        return None
+    changes = _limit(request, destination) | _generate_overrides(request, destination)
+    # Of a repeated field Triton takes the first, so each is made to stand once.
+    return replace_fields(body, changes) if changes else None
+
+
+def _generate_overrides(request: InferenceRequest, destination: Destination) -> Changes:
+    """The overrides under the names of the model's inputs, in the dialect of the limit the request names."""
+    is_llmapi = LLMAPI_LIMIT_FIELD in request.output_limit_fields
+    overrides = _overrides(request, destination)
+    if is_llmapi:
+        return {f"sampling_param_{name}": value for name, value in overrides.items() if name in _LLMAPI_DECODING}
+    if destination.cluster.asks_for_usage:
+        overrides |= {"return_num_input_tokens": b"true", "return_num_output_tokens": b"true"}
+    return overrides
 
 
 def _edit_infer(headers: Headers, body: bytes, limit: int) -> bytes:

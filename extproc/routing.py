@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol as Interface
 
 import msgspec
@@ -10,7 +12,8 @@ import msgspec
 from extproc.headers import Headers
 from extproc.identity import Identity
 from extproc.inspection.request import InferenceRequest
-from headgate.policy.model import Cluster, Frontend, OutputTokens, Policy, Protocol, Route
+from extproc.inspection.target import Operation, Target
+from headgate.policy.model import Cluster, Decoding, Frontend, OutputTokens, Policy, Protocol, Route
 from headgate.policy.rules import RuleFacts
 from headgate.store import Scope
 
@@ -19,6 +22,7 @@ DEFAULT_EXPECTED_OUTPUT_TOKENS = 256
 
 MAX_CHARGED_TOKENS = 1_000_000_000
 """Envoy ignores a larger `hits_addend`, and with it the whole token limit."""
+_NO_OVERRIDES: Mapping[str, Decoding] = MappingProxyType({})
 
 
 class Signals(Interface):
@@ -39,6 +43,8 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         output_cap: the route's own cap, whatever this request asked for.
+        priority: the tier's.
+        overrides: the decoding parameters the route sets.
     """
 
     cluster: Cluster
@@ -47,6 +53,8 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     charged_tokens: int
     is_degraded: bool
     reason: str
+    priority: int = 0
+    overrides: Mapping[str, Decoding] = _NO_OVERRIDES
     output_cap: int | None = None
 
 
@@ -57,16 +65,22 @@ class NoDestination(msgspec.Struct, frozen=True):
     message: str
 
 
+def is_served(policy: Policy, target: Target) -> bool:
+    """Whether any route could take such a request, as far as its path tells."""
+    if target.protocol is None:
+        return False
+    names = policy.clusters if target.model is None else [r.cluster for r in policy.models[target.model].routes]
+    return any(policy.clusters[n].frontend_for(target.protocol, target.operation) is not None for n in names)
+
+
 def find_route(
     policy: Policy, identity: Identity, request: InferenceRequest, headers: Headers, signals: Signals, region: str
 ) -> Destination | NoDestination:
     """Walk the model's routing table."""
     model = policy.models[request.model]
-    routes = [route for route in model.routes if request.protocol in policy.clusters[route.cluster].frontends]
+    routes = [route for route in model.routes if _frontend(policy, route.cluster, request) is not None]
     if not routes:
-        return NoDestination(
-            "protocol_not_served", f"The model '{model.name}' is not served over the {_API[request.protocol]} API."
-        )
+        return NoDestination("protocol_not_served", f"The model '{model.name}' is not served over {_api(request)}.")
     facts = _facts(identity, request, headers, signals, region)
     index = policy.rules.first_match([route.when for route in routes], facts)
     if index is None:
@@ -86,7 +100,7 @@ def degraded_routes(
     return [
         _destination(policy, identity, request, routes.get(name, Route(cluster=name)), is_degraded=True)
         for name in model.degrade
-        if name != refused.cluster.name and request.protocol in policy.clusters[name].frontends
+        if name != refused.cluster.name and _frontend(policy, name, request) is not None
     ]
 
 
@@ -97,24 +111,47 @@ def capped_output_tokens(asked: int | None, tier: OutputTokens, route_limit: int
     return min([*limits, wanted]) if wanted is not None else min(limits, default=None)
 
 
-_API = {Protocol.OPENAI: "OpenAI", Protocol.TRITON: "Triton", Protocol.KSERVE_GRPC: "KServe gRPC"}
+_API = {
+    Protocol.OPENAI: "OpenAI",
+    Protocol.TRITON: "Triton",
+    Protocol.ANTHROPIC: "Anthropic",
+    Protocol.KSERVE_GRPC: "KServe gRPC",
+}
+_USUAL = (Operation.CHAT, Operation.COMPLETION)
+
+
+def _api(request: InferenceRequest) -> str:
+    api = f"the {_API[request.protocol]} API"
+    is_plain = request.protocol is not Protocol.OPENAI or request.operation in _USUAL
+    return api if is_plain else f"{api}'s {request.operation}"
+
+
+def _frontend(policy: Policy, cluster: str, request: InferenceRequest) -> Frontend | None:
+    return policy.clusters[cluster].frontend_for(request.protocol, request.operation)
 
 
 def _destination(
     policy: Policy, identity: Identity, request: InferenceRequest, route: Route, *, is_degraded: bool
 ) -> Destination:
     cluster = policy.clusters[route.cluster]
+    frontend = cluster.frontend_for(request.protocol, request.operation)
+    if frontend is None:
+        raise ValueError(f"cluster '{cluster.name}' does not serve {request.operation}")
     asked, tier = request.max_output_tokens, identity.tier.output_tokens
-    max_output_tokens = capped_output_tokens(asked, tier, route.max_output_tokens)
-    expected = DEFAULT_EXPECTED_OUTPUT_TOKENS if max_output_tokens is None else max_output_tokens
+    cap = capped_output_tokens(asked, tier, route.max_output_tokens)
+    max_output_tokens, expected = (cap, DEFAULT_EXPECTED_OUTPUT_TOKENS if cap is None else cap)
+    if not request.has_output:
+        max_output_tokens, expected = None, 0
     return Destination(
         cluster=cluster,
-        frontend=cluster.frontends[request.protocol],
+        frontend=frontend,
         max_output_tokens=max_output_tokens,
         charged_tokens=min(request.prompt_tokens + expected * request.choices, MAX_CHARGED_TOKENS),
         is_degraded=is_degraded,
         reason=route.reason or "",
         output_cap=route.max_output_tokens,
+        priority=identity.tier.priority,
+        overrides=route.overrides,
     )
 
 
@@ -139,6 +176,9 @@ _VARIABLES: Mapping[str, Callable[[_Asking], object]] = {
     "expected_output_tokens": lambda asking: _expected_output_tokens(asking.request),
     "tools": lambda asking: asking.request.tools,
     "images": lambda asking: asking.request.images,
+    "audio_seconds": lambda asking: math.ceil(asking.request.audio_seconds),
+    "operation": lambda asking: asking.request.operation.value,
+    "service_tier": lambda asking: asking.request.service_tier,
     "messages": lambda asking: asking.request.messages,
     "session": lambda asking: asking.headers.get("x-session-id"),
     "region": lambda asking: asking.region,
@@ -146,6 +186,8 @@ _VARIABLES: Mapping[str, Callable[[_Asking], object]] = {
 
 
 def _expected_output_tokens(request: InferenceRequest) -> int:
+    if not request.has_output:
+        return 0
     asked = request.max_output_tokens
     return DEFAULT_EXPECTED_OUTPUT_TOKENS if asked is None else asked
 

@@ -57,17 +57,17 @@ def parse_request(message: bytes) -> Event:
             return OtherReceived(Phase(kind))
 
 
-def build_response(reply: Reply) -> bytes:
-    """Write the `ProcessingResponse` that answers one message."""
+def build_response(reply: Reply, decision_seconds: float = 0.0) -> bytes:
+    """Write the `ProcessingResponse` that answers one message; a decision says how long it took."""
     match reply:
         case Continue(phase):
             return _CONTINUE[phase]
         case Forward():
-            return _forward(reply)
+            return _forward(reply) + _dynamic_metadata(reply.metadata, decision_seconds)
         case SendBody(body, is_end):
             return _send_body(body, is_end=is_end)
         case Respond():
-            return _respond(reply)
+            return _respond(reply) + _dynamic_metadata(reply.metadata, decision_seconds)
 
 
 def _headers(headers: pb.HeaderMap) -> Headers:
@@ -85,8 +85,7 @@ def _forward(forward: Forward) -> bytes:
     common = _nested(_HEADER_MUTATION, mutation)
     if forward.body is not None:
         common += _nested(_BODY_MUTATION, _nested(_NEW_BODY, forward.body))
-    answer = _nested(_PHASES[forward.phase], _nested(_COMMON, common + _CLEAR_ROUTE_CACHE))
-    return answer + _dynamic_metadata(forward.metadata)
+    return _nested(_PHASES[forward.phase], _nested(_COMMON, common + _CLEAR_ROUTE_CACHE))
 
 
 def _send_body(body: bytes, *, is_end: bool) -> bytes:
@@ -105,7 +104,7 @@ def _respond(respond: Respond) -> bytes:
     immediate.grpc_status.status = respond.grpc_status
     immediate.details = respond.details
     immediate.headers.MergeFromString(_header_options(respond.headers))
-    return response.SerializeToString() + _dynamic_metadata(respond.metadata)
+    return response.SerializeToString()
 
 
 # A reply is mostly the same few headers and words: they are serialised once, and put together as bytes.
@@ -122,15 +121,23 @@ def _header_option(name: str, value: str) -> bytes:
     return pb.HeaderMutation(set_headers=[option]).SerializeToString()
 
 
-def _dynamic_metadata(metadata: Mapping[str, str | float]) -> bytes:
+def _dynamic_metadata(metadata: Mapping[str, str | float], decision_seconds: float) -> bytes:
     if not metadata:
         return b""
     fields = [
         _text_field(name, value) if isinstance(value, str) else _number_field(name) + _DOUBLE.pack(value)
         for name, value in metadata.items()
     ]
+    fields.append(_server_timing(float(metadata.get("queue_wait_seconds", 0.0)), decision_seconds))
     namespace = _NAMESPACE_NAME + _nested(_MAP_VALUE, _nested(_STRUCT_VALUE, b"".join(fields)))
     return _nested(_DYNAMIC_METADATA, _nested(_STRUCT_FIELDS, namespace))
+
+
+def _server_timing(wait_seconds: float, decision_seconds: float) -> bytes:
+    """The value of the client's `server-timing` header (https://www.w3.org/TR/server-timing/), in milliseconds."""
+    text = f"hg-queue;dur={wait_seconds * 1e3:.1f}, hg-decide;dur={decision_seconds * 1e3:.2f}"
+    value = _nested(_MAP_VALUE, _nested(_STRING_VALUE, text.encode()))
+    return _nested(_STRUCT_FIELDS, _SERVER_TIMING_NAME + value)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -172,7 +179,9 @@ _NEW_BODY = _tag(pb.BodyMutation, "body")
 _DYNAMIC_METADATA = _tag(pb.ProcessingResponse, "dynamic_metadata")
 _STRUCT_FIELDS = _tag(Struct, "fields")
 _STRUCT_VALUE = _tag(Value, "struct_value")
+_STRING_VALUE = _tag(Value, "string_value")
 _MAP_VALUE = _tag(Struct.FieldsEntry, "value")
+_SERVER_TIMING_NAME = _nested(_tag(Struct.FieldsEntry, "key"), b"server_timing")
 _NAMESPACE_NAME = _nested(_tag(Struct.FieldsEntry, "key"), METADATA_NAMESPACE.encode())
 
 

@@ -16,6 +16,7 @@ from headgate.errors import PolicyError, SettingsError
 from headgate.health import Health
 from headgate.http import HttpServer
 from headgate.logs import FIELDS, configure_logs
+from headgate.loop_lag import LoopLag
 from headgate.metrics import Metrics
 from headgate.policy.model import MAX_BODY_BYTES, Policy
 from headgate.policy.watch import PolicyFile
@@ -63,6 +64,9 @@ class Part(Protocol):
 class Process:
     """What every Headgate process has: settings, a policy file, metrics, health, finished requests and an admin side.
 
+    Attributes:
+        parts: what services have to run beside themselves.
+
     Raises:
         PolicyError: the policy file is wrong.
         OSError: it cannot be read.
@@ -73,6 +77,7 @@ class Process:
         self.metrics = Metrics()
         self.health = Health(*health_names)
         self.records = RecordFeed()
+        self.parts: list[Part] = []
         self.policy = PolicyFile(settings.policy_path)
         self.policy.on_change(self._show_policy)
         self.policy.on_refused(self._show_refused)
@@ -88,12 +93,15 @@ class Process:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
+        lag = LoopLag(self.metrics.loop_lag_seconds.observe)
+        lag.start()
         async with AsyncExitStack() as stack:
+            stack.callback(lag.stop)
             admin = HttpServer(
                 self.settings.admin_address, admin_application(self.metrics, self.health, self.policy.current)
             )
             addresses = {"admin": await stack.enter_async_context(_running(admin))}
-            for index, part in enumerate(parts):
+            for index, part in enumerate([*parts, *self.parts]):
                 addresses[f"http{index or ''}"] = await stack.enter_async_context(_running(part))
             for listener in listeners:
                 addresses[listener.name] = await stack.enter_async_context(self._serving(listener))

@@ -19,6 +19,7 @@ _PREFIX = "HEADGATE_"
 _HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 _SOCKET_PATH = re.compile(r"unix:/.+")
 _GRPC_ADDRESSES = ("extproc_address", "ratelimit_address")
+_NUMBERS = {"grace_seconds": (3600.0, " seconds"), "request_log_share": (1.0, "")}
 _HTTP_ADDRESSES = ("ratelimit_http_address", "admin_address")
 
 
@@ -40,6 +41,9 @@ class Settings:
         tls_cert, tls_key: certificate chain and key of the gRPC listeners, PEM files; empty for plain HTTP/2.
         tls_client_ca: PEM file of the authority that has to have signed a client's certificate; empty to ask for none.
         log_level: DEBUG, INFO, WARNING or ERROR.
+        request_log_share: of the requests that went well, how many get a log line: 0 none .. 1 all.
+        otlp_endpoint: where spans go, `http://host:port` of an OTLP/HTTP receiver; empty for nowhere.
+            `OTEL_EXPORTER_OTLP_ENDPOINT` works too.
     """
 
     policy: str = ""
@@ -55,6 +59,8 @@ class Settings:
     tls_key: str = ""
     tls_client_ca: str = ""
     log_level: str = "INFO"
+    request_log_share: float = 1.0
+    otlp_endpoint: str = ""
 
     @property
     def policy_path(self) -> Path:
@@ -85,8 +91,10 @@ def read_settings(
     for field in fields(Settings):
         flag = flags.get(field.name)
         value = flag if flag is not None else environment.get(_PREFIX + field.name.upper())
+        if value is None and field.name == "otlp_endpoint":
+            value = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
         if value is not None:
-            values[field.name] = _seconds(field.name, value) if field.name == "grace_seconds" else str(value)
+            values[field.name] = _number(field.name, value) if field.name in _NUMBERS else str(value)
     settings = Settings(**values)  # type: ignore[arg-type]  # each value has its field's type by now
     if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise SettingsError(f"log_level: has to be DEBUG, INFO, WARNING or ERROR, not '{settings.log_level}'")
@@ -116,11 +124,12 @@ def _check_address(name: str, address: str) -> None:
         raise SettingsError(f"{name}: has to be {form}, not '{address}'")
 
 
-def _seconds(name: str, value: str | float) -> float:
+def _number(name: str, value: str | float) -> float:
+    most, unit = _NUMBERS[name]
     try:
-        seconds = float(value)
+        number = float(value)
     except ValueError:
-        raise SettingsError(f"{name}: has to be a number of seconds, not '{value}'") from None
-    if not 0.0 <= seconds <= 3600.0:
-        raise SettingsError(f"{name}: has to be between 0 and 3600 seconds, not '{value}'")
-    return seconds
+        raise SettingsError(f"{name}: has to be a number{unit and ' of'}{unit}, not '{value}'") from None
+    if not 0.0 <= number <= most:
+        raise SettingsError(f"{name}: has to be between 0 and {most:g}{unit}, not '{value}'")
+    return number

@@ -65,6 +65,10 @@ def serve(
     tls_key: Annotated[str | None, typer.Option(help="Its key, PEM.")] = None,
     tls_client_ca: Annotated[str | None, typer.Option(help="Who has to have signed a client's certificate.")] = None,
     log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
+    request_log_share: Annotated[
+        float | None, typer.Option(help="Of good requests, how many are logged: 0..1.")
+    ] = None,
+    otlp_endpoint: Annotated[str | None, typer.Option(help="Where spans go: http://host:port (OTLP/HTTP).")] = None,
 ) -> None:
     """Run the three services Envoy calls. Every flag can be set as HEADGATE_<NAME>."""
     from headgate_cli.serve import serve as serve_all
@@ -83,6 +87,8 @@ def serve(
         "tls_key": tls_key,
         "tls_client_ca": tls_client_ca,
         "log_level": log_level,
+        "request_log_share": request_log_share,
+        "otlp_endpoint": otlp_endpoint,
     }
     raise typer.Exit(run_process(serve_all, **flags))
 

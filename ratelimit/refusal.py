@@ -89,6 +89,8 @@ def _body(cause: _Cause, protocol: str) -> bytes:
         return cause.message.encode()
     if protocol == "triton":
         return json.dumps({"error": cause.message}).encode()
+    if protocol == "anthropic":
+        return json.dumps({"type": "error", "error": {"type": "rate_limit_error", "message": cause.message}}).encode()
     kind = Budget.TOKENS if cause.reason == Budget.TOKENS.reason else Budget.REQUESTS
     error = {"message": cause.message, "type": kind, "param": None, "code": "rate_limit_exceeded"}
     return json.dumps({"error": error}).encode()

@@ -6,8 +6,13 @@ Reads only what decisions need; what a body means beyond that is the model serve
 from __future__ import annotations
 
 from extproc.headers import Headers
-from extproc.inspection import kserve_grpc, openai, triton
+from extproc.inspection import kserve_grpc, triton
+from extproc.inspection.chat import inspect_chat
+from extproc.inspection.completions import inspect_completion
+from extproc.inspection.embeddings import inspect_embeddings
+from extproc.inspection.messages import inspect_messages
 from extproc.inspection.request import InferenceRequest
+from extproc.inspection.responses import inspect_responses
 from extproc.inspection.target import Operation, Target
 from headgate.policy.model import Protocol
 
@@ -24,9 +29,15 @@ def inspect(target: Target, headers: Headers, body: bytes) -> InferenceRequest:
         return kserve_grpc.inspect_message(body, stream=target.operation is Operation.STREAM_INFER)
     match target.operation:
         case Operation.CHAT:
-            return openai.inspect_chat(body)
+            return inspect_chat(body)
         case Operation.COMPLETION:
-            return openai.inspect_completion(body)
+            return inspect_completion(body)
+        case Operation.EMBEDDINGS:
+            return inspect_embeddings(body)
+        case Operation.RESPONSES:
+            return inspect_responses(body)
+        case Operation.MESSAGES:
+            return inspect_messages(body)
         case Operation.INFER:
             return triton.inspect_infer(target, headers, body)
         case _:

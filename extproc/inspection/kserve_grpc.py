@@ -8,6 +8,7 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 
 from extproc.inspection.request import InferenceRequest, RequestError
+from extproc.inspection.target import Operation
 from extproc.inspection.triton import (
     INTEGER_BYTES,
     MAX_TEXTS,
@@ -48,6 +49,7 @@ def inspect_message(message: bytes, *, stream: bool) -> InferenceRequest:
             limits[tensor.name] = _integer(request, tensor, index)
     return tensor_request(
         Protocol.KSERVE_GRPC,
+        Operation.STREAM_INFER if stream else Operation.INFER,
         request.model_name,
         stream=stream,
         texts=texts,

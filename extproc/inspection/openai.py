@@ -1,160 +1,108 @@
-"""OpenAI chat/completions and completions bodies (https://platform.openai.com/docs/api-reference)."""
+"""What the requests of OpenAI's API have in common: model, stream flag, output limit, and what may be edited."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
-from extproc.inspection.json import decode
-from extproc.inspection.request import (
-    MAX_CHOICES,
-    PREFIX_CHARACTERS,
-    InferenceRequest,
-    RequestError,
-    checked_output_limit,
-    prefix_of,
-)
-from extproc.tokens import estimate_tokens
+from extproc.inspection.request import MAX_CHOICES, InferenceRequest, RequestError, checked_output_limit
+from extproc.inspection.target import Operation
 from headgate.policy.model import Protocol
 
-_MESSAGE_TOKENS = 4
-_IMAGE_TOKENS = 1024
+_EDITABLE = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "seed",
+    "stop",
+    "reasoning_effort",
+    "priority",
+    "stream_options",
+)
+_MAX_STREAM_OPTIONS_BYTES = 1024
+_MAX_SERVICE_TIER_CHARACTERS = 64
 
 
-class _Part(msgspec.Struct):
-    type: str = "text"
-    text: str | None = None
+class Generating(msgspec.Struct):
+    """The fields every one of these requests may have; what is only edited, never read, stays raw."""
 
-
-class _Message(msgspec.Struct):
-    role: str | None = None
-    content: str | list[_Part] | None = None
-    tool_calls: msgspec.Raw = msgspec.Raw()
-
-
-class _Common(msgspec.Struct):
     model: str
     stream: bool | None = None
-    n: int | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
     prompt_cache_key: str | None = None
     user: str | None = None
+    temperature: msgspec.Raw = msgspec.Raw()
+    top_p: msgspec.Raw = msgspec.Raw()
+    top_k: msgspec.Raw = msgspec.Raw()
+    min_p: msgspec.Raw = msgspec.Raw()
+    presence_penalty: msgspec.Raw = msgspec.Raw()
+    frequency_penalty: msgspec.Raw = msgspec.Raw()
+    repetition_penalty: msgspec.Raw = msgspec.Raw()
+    seed: msgspec.Raw = msgspec.Raw()
+    stop: msgspec.Raw = msgspec.Raw()
+    reasoning_effort: msgspec.Raw = msgspec.Raw()
+    priority: msgspec.Raw = msgspec.Raw()
+    stream_options: msgspec.Raw = msgspec.Raw()
+    service_tier: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class _Chat(_Common):
-    messages: list[_Message] = msgspec.field(default_factory=list)
-    tools: list[msgspec.Raw] | None = None
+Limit = int | msgspec.UnsetType | None
 
 
-class _Completion(_Common):
-    prompt: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_CHAT = msgspec.json.Decoder(_Chat)
-_COMPLETION = msgspec.json.Decoder(_Completion)
-_PROMPT_SHAPES = (
-    msgspec.json.Decoder(str),
-    msgspec.json.Decoder(list[int]),
-    msgspec.json.Decoder(list[str]),
-    msgspec.json.Decoder(list[list[int]]),
-)
-
-
-def inspect_chat(body: bytes) -> InferenceRequest:
-    """Read a chat/completions body."""
-    chat = decode(body, _CHAT)
-    if not chat.messages:
-        raise RequestError("'messages' has to hold at least one message.", param="messages")
-    texts, images = _contents(chat.messages)
-    tools = chat.tools or []
-    texts += [bytes(tool).decode("utf-8", "replace") for tool in tools]
-    return _request(
-        chat,
-        prompt_bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
-        prompt_tokens=sum(map(estimate_tokens, texts)) + _MESSAGE_TOKENS * len(chat.messages) + _IMAGE_TOKENS * images,
-        messages=len(chat.messages),
-        tools=len(tools),
-        images=images,
-        prompt_prefix=prefix_of(_opening(chat.messages)),
-    )
-
-
-def inspect_completion(body: bytes) -> InferenceRequest:
-    """Read a completions body; `prompt` is text, token ids, or a list of either."""
-    completion = decode(body, _COMPLETION)
-    prompt = _prompt(bytes(completion.prompt))
-    texts = [text for text in prompt if isinstance(text, str)]
-    token_ids = sum(1 if isinstance(item, int) else len(item) for item in prompt if not isinstance(item, str))
-    return _request(
-        completion,
-        prompt_bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
-        prompt_tokens=sum(map(estimate_tokens, texts)) + token_ids,
-        messages=len(texts) or 1,
-        prompts=1 if prompt and isinstance(prompt[0], int) else len(prompt),
-        prompt_prefix=prefix_of(texts[:1]) or bytes(completion.prompt)[:PREFIX_CHARACTERS].decode("utf-8", "replace"),
-    )
-
-
-def _opening(messages: list[_Message]) -> list[str]:
-    """The texts up to the first of the user's: what every turn of a conversation begins with."""
-    opening: list[_Message] = []
-    for message in messages:
-        opening.append(message)
-        if message.role == "user":
-            break
-    return _contents(opening)[0]
-
-
-def _contents(messages: list[_Message]) -> tuple[list[str], int]:
-    texts: list[str] = []
-    images = 0
-    for message in messages:
-        if isinstance(message.content, str):
-            texts.append(message.content)
-        else:
-            parts = message.content or []
-            texts += [part.text for part in parts if part.text is not None]
-            images += sum(part.type == "image_url" for part in parts)
-        texts.append(bytes(message.tool_calls).decode("utf-8", "replace"))
-    return texts, images
-
-
-def _prompt(raw: bytes) -> list[str] | list[int] | list[list[int]]:
-    for shape in _PROMPT_SHAPES:
-        try:
-            value = shape.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            continue
-        return [value] if isinstance(value, str) else value
-    raise RequestError("'prompt' has to be text, token ids, or a list of either.", param="prompt")
-
-
-def _request(
-    common: _Common, *, prompt_bytes: int, prompt_tokens: int, prompt_prefix: str, prompts: int = 1, **counts: int
+def build(
+    operation: Operation,
+    body: Generating,
+    *,
+    limits: Mapping[str, Limit],
+    n: int | None = None,
+    prompts: int = 1,
+    protocol: Protocol = Protocol.OPENAI,
+    session: str | None = None,
+    **counts: Any,
 ) -> InferenceRequest:
-    limits = {
-        field: checked_output_limit(value, field)
-        for field, value in (
-            ("max_completion_tokens", common.max_completion_tokens),
-            ("max_tokens", common.max_tokens),
-        )
-        if value is not None
-    }
-    choices = 1 if common.n is None else common.n
+    """The request from its body.
+
+    Args:
+        limits: the output limits the dialect has, the one that wins first.
+        prompts: how many prompts the body holds; each is answered `n` times.
+        session: the dialect's own name for what its requests belong together by.
+        counts: further attributes of the request.
+
+    Raises:
+        RequestError: a limit or `n` is out of range.
+    """
+    given = {name: value for name, value in limits.items() if isinstance(value, int)}
+    for name, value in given.items():
+        checked_output_limit(value, name)
+    choices = 1 if n is None else n
     if not 1 <= choices <= MAX_CHOICES:
         raise RequestError(f"'n' has to be between 1 and {MAX_CHOICES}, not {choices}.", param="n")
+    if len(body.stream_options) > _MAX_STREAM_OPTIONS_BYTES:
+        raise RequestError("'stream_options' is too long.", param="stream_options")
+    tier = body.service_tier or ""
+    if len(tier) > _MAX_SERVICE_TIER_CHARACTERS:
+        raise RequestError("'service_tier' is too long.", param="service_tier")
+    fields = ["model", *(name for name in _EDITABLE if getattr(body, name))]
+    fields += [name for name, value in limits.items() if value is not msgspec.UNSET]
+    if body.service_tier is not msgspec.UNSET:
+        fields.append("service_tier")
     return InferenceRequest(
-        protocol=Protocol.OPENAI,
-        model=common.model,
-        stream=bool(common.stream),
-        prompt_bytes=prompt_bytes,
-        prompt_tokens=prompt_tokens,
-        # max_completion_tokens is the newer name and wins where both are sent.
-        max_output_tokens=next(iter(limits.values()), None),
-        output_limit_fields=tuple(limits),
-        are_output_limits_equal=len(set(limits.values())) <= 1,
+        protocol=protocol,
+        operation=operation,
+        model=body.model,
+        stream=bool(body.stream),
+        max_output_tokens=next(iter(given.values()), None),
+        output_limit_fields=tuple(given),
+        are_output_limits_equal=len(set(given.values())) <= 1,
         choices=choices * max(1, prompts),
-        session=common.prompt_cache_key or common.user or "",
-        prompt_prefix=prompt_prefix,
+        session=session or body.prompt_cache_key or body.user or "",
+        service_tier=tier,
+        fields=frozenset(fields),
+        stream_options=bytes(body.stream_options),
         **counts,
     )

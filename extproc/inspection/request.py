@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
+from extproc.inspection.target import Operation
 from headgate.policy.model import Protocol
 
 MAX_OUTPUT_TOKENS = 2**31 - 1
@@ -29,33 +32,45 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What decisions know of a request.
 
     Attributes:
-        prompt_bytes: UTF-8 bytes of all text of the prompt.
-        prompt_tokens: an estimate, see `extproc.tokens`.
+        prompt_bytes: all text of the prompt, in bytes as sent: UTF-8, JSON's escapes as they are written.
+        prompt_tokens: an estimate, see `extproc.tokens`; images and audio are priced by `extproc.media`.
         max_output_tokens: what the client asked for at most, per choice; None when it did not say.
         output_limit_fields: the fields of the body that limit the output.
         are_output_limits_equal: whether each of them says `max_output_tokens`.
+        has_output: whether the model generates anything; embeddings do not.
         session: what the client says its requests belong together by; empty when it says nothing.
-        prompt_prefix: how the prompt begins, as long as it stays the same over the turns of a conversation.
+        prompt_prefix: how the prompt begins, as far as it stays the same over the turns of a conversation; JSON's text
+            as it is written.
         choices: completions generated side by side (`n` for each prompt); output tokens count that many times.
+        audio_seconds: how long the audio of the prompt is, as far as can be told from its size.
+        service_tier: OpenAI's `service_tier`, as sent; "" when absent.
+        fields: the fields present that an edit may concern.
+        stream_options: OpenAI's `stream_options`, as sent; b"" when absent.
     """
 
     protocol: Protocol
     model: str
+    operation: Operation = Operation.CHAT
     stream: bool = False
     prompt_bytes: int = 0
     prompt_tokens: int = 0
     max_output_tokens: int | None = None
     output_limit_fields: tuple[str, ...] = ()
     are_output_limits_equal: bool = True
+    has_output: bool = True
     choices: int = 1
     messages: int = 0
     tools: int = 0
     images: int = 0
+    audio_seconds: float = 0.0
+    service_tier: str = ""
+    fields: frozenset[str] = frozenset()
+    stream_options: bytes = b""
     session: str = ""
     prompt_prefix: str = ""
 
 
-def prefix_of(texts: list[str]) -> str:
+def prefix_of(texts: Iterable[str]) -> str:
     """The beginning of a prompt whose first texts these are."""
     prefix, room = "", PREFIX_CHARACTERS
     for text in texts:

@@ -16,6 +16,9 @@ class Operation(StrEnum):
 
     CHAT = "chat"
     COMPLETION = "text_completion"
+    EMBEDDINGS = "embeddings"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
     GENERATE = "generate"
     GENERATE_STREAM = "generate_stream"
     INFER = "infer"
@@ -28,7 +31,7 @@ class Target(msgspec.Struct, frozen=True):
     """A method and path as parsed.
 
     Attributes:
-        protocol: None where the path belongs to neither API.
+        protocol: None where the path belongs to none of the APIs.
         model: the model the path names; None where the body does, or nothing.
         rest: what follows the model's name in a Triton path, query included.
     """
@@ -53,7 +56,14 @@ class Target(msgspec.Struct, frozen=True):
         return f"/v2/models/{quote(model, safe='')}{self.rest}"
 
 
-_OPENAI = {"/v1/chat/completions": Operation.CHAT, "/v1/completions": Operation.COMPLETION}
+_INFERENCE = {
+    "/v1/chat/completions": Target(Protocol.OPENAI, Operation.CHAT),
+    "/v1/completions": Target(Protocol.OPENAI, Operation.COMPLETION),
+    "/v1/embeddings": Target(Protocol.OPENAI, Operation.EMBEDDINGS),
+    "/v1/responses": Target(Protocol.OPENAI, Operation.RESPONSES),
+    "/v1/messages": Target(Protocol.ANTHROPIC, Operation.MESSAGES),
+}
+_ANTHROPIC = "/v1/messages"
 _OPENAI_MODELS = re.compile(r"/v1/models(?:/(.+))?")
 _TRITON_MODEL = re.compile(r"/v2/models/([^/?]+)((?:/versions/[^/?]+)?(?:/([a-z_]+))?)/?")
 _TRITON_RUNS = {
@@ -77,13 +87,15 @@ _KSERVE_QUESTIONS = _KSERVE_MODEL_QUESTIONS | {
     "/grpc.health.v1.Health/Watch",
 }
 _TRITON_METADATA = re.compile(r"/v2(?:/health/(?:live|ready))?")
+_HEALTH = re.compile(r"/(?:v1/)?health(?:/(?:live|ready))?|/ping")
+"""What vLLM, trtllm-serve and NIM are asked."""
 
 
 def parse_target(method: str, path: str) -> Target:
     """Read `:method` and `:path`; never fails, what is not known is `OTHER`."""
     plain, mark, query = path.partition("?")
-    if method == "POST" and plain in _OPENAI:
-        return Target(Protocol.OPENAI, _OPENAI[plain])
+    if method == "POST" and plain in _INFERENCE:
+        return _INFERENCE[plain]
     if plain.startswith(("/inference.", "/grpc.")):
         return _kserve_target(method, plain)
     if match := _TRITON_MODEL.fullmatch(plain):
@@ -91,8 +103,12 @@ def parse_target(method: str, path: str) -> Target:
     if method in ("GET", "HEAD"):
         if match := _OPENAI_MODELS.fullmatch(plain):
             return Target(Protocol.OPENAI, Operation.METADATA, unquote(match[1]) if match[1] else None, plain)
+        if _HEALTH.fullmatch(plain):
+            return Target(None, Operation.METADATA, None, plain)
         if _TRITON_METADATA.fullmatch(plain):
             return Target(Protocol.TRITON, Operation.METADATA, None, plain)
+    if plain == _ANTHROPIC or plain.startswith(f"{_ANTHROPIC}/"):
+        return Target(Protocol.ANTHROPIC, Operation.OTHER)
     protocol = {"/v1/": Protocol.OPENAI, "/v2/": Protocol.TRITON}.get(plain[:4])
     return Target(protocol, Operation.OTHER)
 

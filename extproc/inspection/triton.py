@@ -18,7 +18,8 @@ from extproc.tokens import estimate_tokens
 from headgate.policy.model import Protocol
 
 TEXT_TENSOR = "text_input"
-OUTPUT_LIMIT_FIELDS = ("max_tokens", "sampling_param_max_tokens", "request_output_len")
+LLMAPI_LIMIT_FIELD = "sampling_param_max_tokens"
+OUTPUT_LIMIT_FIELDS = ("max_tokens", LLMAPI_LIMIT_FIELD, "request_output_len")
 MAX_TEXTS = 4096
 _JSON_LENGTH_HEADER = "inference-header-content-length"
 INTEGER_BYTES = {"INT32": 4, "UINT32": 4, "INT64": 8, "UINT64": 8}
@@ -64,6 +65,7 @@ class BinarySpan:
 def inspect_generate(target: Target, body: bytes) -> InferenceRequest:
     """Read a generate or generate_stream body."""
     generate = decode(body, _GENERATE)
+    _refuse_repeated_fields(body)
     texts = [generate.text_input] if isinstance(generate.text_input, str) else generate.text_input or []
     fields = {
         "max_tokens": generate.max_tokens,
@@ -72,6 +74,7 @@ def inspect_generate(target: Target, body: bytes) -> InferenceRequest:
     stream = target.operation is Operation.GENERATE_STREAM
     return tensor_request(
         Protocol.TRITON,
+        target.operation,
         target.model or "",
         stream=stream or _only(generate.stream) is True or _only(generate.streaming) is True,
         texts=texts,
@@ -89,7 +92,8 @@ def inspect_infer(target: Target, headers: Headers, body: bytes) -> InferenceReq
             texts += _strings(tensor, spans, body)
         elif tensor.name in OUTPUT_LIMIT_FIELDS:
             limits[tensor.name] = _integer(tensor, spans, body)
-    return tensor_request(Protocol.TRITON, target.model or "", stream=False, texts=texts, limits=limits)
+    model = target.model or ""
+    return tensor_request(Protocol.TRITON, target.operation, model, stream=False, texts=texts, limits=limits)
 
 
 def split_infer(headers: Headers, body: bytes) -> tuple[list[Tensor], dict[str, BinarySpan]]:
@@ -114,15 +118,27 @@ def split_infer(headers: Headers, body: bytes) -> tuple[list[Tensor], dict[str, 
     return tensors, spans
 
 
-def _refuse_repeated_keys(head: bytes) -> None:
+def _refuse_repeated_fields(body: bytes) -> None:
     """Of a repeated key Triton takes the first and `decode` the last: one would run and the other be charged."""
+    once = msgspec.json.encode(decode(body, _OBJECT))
+    # Only white space may make a difference.
+    if len(once) != len(body) and _unspaced_bytes(once) != _unspaced_bytes(body):
+        raise RequestError("A key is repeated, or written with an escape.")
+
+
+def _unspaced_bytes(text: bytes) -> int:
+    return len(msgspec.json.format(text, indent=-1))
+
+
+def _refuse_repeated_keys(head: bytes) -> None:
+    """The same for what an infer body says of its inputs."""
     fields = decode(head, _OBJECT)
     inputs = decode(bytes(fields["inputs"]), _OBJECTS)
     for tensor in inputs:
         if "parameters" in tensor:
             tensor["parameters"] = msgspec.Raw(msgspec.json.encode(decode(bytes(tensor["parameters"]), _OBJECT)))
     once = msgspec.json.encode(fields | {"inputs": msgspec.Raw(msgspec.json.encode(inputs))})
-    if len(msgspec.json.format(once, indent=-1)) != len(msgspec.json.format(head, indent=-1)):
+    if _unspaced_bytes(once) != _unspaced_bytes(head):
         raise RequestError("A key is repeated, or written with an escape.", param="inputs")
 
 
@@ -137,7 +153,14 @@ def json_length(headers: Headers, body: bytes) -> int:
 
 
 def tensor_request(
-    protocol: Protocol, model: str, *, stream: bool, texts: list[str], limits: dict[str, int], session: str = ""
+    protocol: Protocol,
+    operation: Operation,
+    model: str,
+    *,
+    stream: bool,
+    texts: list[str],
+    limits: dict[str, int],
+    session: str = "",
 ) -> InferenceRequest:
     """What a request comes to whose prompt and output limits have been read from its tensors.
 
@@ -151,6 +174,7 @@ def tensor_request(
         raise RequestError(f"{' and '.join(map(repr, limits))} have to be equal.", param=next(iter(limits)))
     return InferenceRequest(
         protocol=protocol,
+        operation=operation,
         model=model,
         stream=stream,
         prompt_bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),

@@ -16,14 +16,21 @@ DEFAULT_MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_BODY_BYTES = 256 * 1024 * 1024
 """The most any tier may be allowed."""
 DEFAULT_QUEUE_BYTES = 256 * 1024 * 1024
+DEFAULT_IMAGE_TOKENS = 1024
+DEFAULT_AUDIO_TOKENS_PER_SECOND = 25.0
+DEFAULT_OPERATIONS = frozenset({"chat", "text_completion"})
+"""What a server of OpenAI's API is asked for where the policy does not say more."""
+
+Decoding = float | int | str | tuple[str, ...]
 
 
 class Protocol(StrEnum):
-    """The API a client speaks and a cluster serves."""
+    """The API a client speaks. Anthropic's is served where OpenAI's is: on the same port, as one more operation."""
 
     OPENAI = "openai"
     TRITON = "triton"
     KSERVE_GRPC = "kserve_grpc"
+    ANTHROPIC = "anthropic"
 
 
 class Affinity(StrEnum):
@@ -32,6 +39,24 @@ class Affinity(StrEnum):
     OFF = "off"
     SESSION = "session"
     PREFIX = "prefix"
+
+
+class OpenAiOperation(StrEnum):
+    """What can be asked of a server of OpenAI's API, besides its metadata; `messages` is Anthropic's."""
+
+    CHAT = "chat"
+    TEXT_COMPLETION = "text_completion"
+    EMBEDDINGS = "embeddings"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+
+
+class Backend(StrEnum):
+    """The program behind a cluster, where its dialect of an API matters."""
+
+    TRTLLM = "trtllm"
+    VLLM = "vllm"
+    TRITON = "triton"
 
 
 class Rung(StrEnum):
@@ -140,34 +165,43 @@ class Tier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One line of a model's routing table; the first whose `when` holds (or is None) is taken."""
+    """One line of a model's routing table; the first whose `when` holds (or is None) is taken.
+
+    `overrides` are decoding parameters the request gets whatever it asked for: OpenAI's name -> value.
+    """
 
     cluster: str
     when: Rule | None = None
     max_output_tokens: int | None = None
     reason: str | None = None
+    overrides: Mapping[str, Decoding] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A stable name product teams use, and where it runs."""
+    """A stable name product teams use, where it runs, and what its images and audio cost in prompt tokens."""
 
     name: str
     routes: tuple[Route, ...]
     degrade: tuple[str, ...] = ()
+    image_tokens: int = DEFAULT_IMAGE_TOKENS
+    audio_tokens_per_second: float = DEFAULT_AUDIO_TOKENS_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frontend:
     """One API of a cluster: its protocol, the model's name there, and its `host:port` endpoints.
 
-    `envoy_cluster` is the name in Envoy's configuration and the value of `x-model-cluster`.
+    Attributes:
+        envoy_cluster: the name in Envoy's configuration and the value of `x-model-cluster`.
+        operations: of OpenAI's API, the `OpenAiOperation`s it can be asked for.
     """
 
     protocol: Protocol
     model: str
     endpoints: tuple[str, ...]
     envoy_cluster: str
+    operations: frozenset[str] = DEFAULT_OPERATIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +224,13 @@ class Price:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """One pool of GPUs behind one or more APIs; capacity is shared by all of them."""
+    """One pool of GPUs behind one or more APIs; capacity is shared by all of them.
+
+    Attributes:
+        backend: what runs there; None where nothing depends on it.
+        sends_priority: whether requests carry the tier's priority in the backend's own field.
+        asks_for_usage: whether streams are asked to end with their token usage.
+    """
 
     name: str
     frontends: Mapping[Protocol, Frontend]
@@ -198,6 +238,17 @@ class Cluster:
     metrics: str | None = None
     price: Price = field(default_factory=Price)
     affinity: Affinity = Affinity.OFF
+    backend: Backend | None = None
+    sends_priority: bool = False
+    asks_for_usage: bool = False
+
+    def frontend_for(self, protocol: Protocol, operation: str) -> Frontend | None:
+        """The API that takes such a request; None where the cluster has none."""
+        api = Protocol.OPENAI if protocol is Protocol.ANTHROPIC else protocol
+        frontend = self.frontends.get(api)
+        if frontend is None or (api is Protocol.OPENAI and operation not in frontend.operations):
+            return None
+        return frontend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

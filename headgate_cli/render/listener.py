@@ -23,6 +23,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     HttpConnectionManagerSetCurrentClientCertDetails,
     HttpFilter,
 )
+from envoy_data_plane.envoy.type.tracing.v3 import CustomTag
 from envoy_data_plane.google.protobuf import Any
 
 from headgate.policy.model import Policy
@@ -32,6 +33,11 @@ from headgate_cli.render.replies import local_replies
 from headgate_cli.render.routes import route_configuration
 from headgate_cli.render.settings import Address, EnvoySettings
 from headgate_cli.render.timeouts import derive
+
+FIRST_BODY_BYTE = "first_body_byte_us"
+"""Tag of a record: when the first byte of the model server's body came. Envoy's own fields say when its headers came,
+which some servers send at once."""
+_FIRST_BODY_BYTE = "%COMMON_DURATION(DS_RX_BEG:US_RX_BODY_BEG:us)%"
 
 
 def listener(policy: Policy, settings: EnvoySettings) -> Listener:
@@ -87,7 +93,7 @@ def _filter_chain(policy: Policy, settings: EnvoySettings) -> list[HttpFilter]:
         filters.ext_proc(policy, settings),
         filters.ratelimit(policy, settings),
         usage.json_usage(),
-        *([usage.sse_usage()] if settings.stream_usage else []),
+        *([usage.sse_usage(), usage.event_count()] if settings.stream_usage else []),
         filters.router(),
     ]
 
@@ -99,8 +105,15 @@ def _access_log(settings: EnvoySettings) -> AccessLog:
         grpc_service=filters.grpc_service(ACCESSLOG),
         buffer_flush_interval=timedelta(seconds=settings.accesslog_flush_seconds),
         buffer_size_bytes=16 * 1024,
+        custom_tags=[CustomTag(tag=FIRST_BODY_BYTE, value=_FIRST_BODY_BYTE)],
     )
     return AccessLog(
         name="envoy.access_loggers.http_grpc",
-        typed_config=Any.pack(HttpGrpcAccessLogConfig(common_config=common)),
+        typed_config=Any.pack(
+            HttpGrpcAccessLogConfig(
+                common_config=common,
+                additional_request_headers_to_log=["traceparent"],
+                additional_response_headers_to_log=["content-type"],
+            )
+        ),
     )

@@ -27,6 +27,7 @@ Fails closed: without the sidecar a request is answered 503. The timeout covers 
     ),
     "envoy.filters.http.json_to_metadata": "Token usage of a JSON response, for the access log.",
     "envoy.filters.http.sse_to_metadata": "Token usage of a stream, read event by event without holding any back.",
+    "envoy.filters.http.lua": "Counts a stream's events and adds up what Triton says of each.",
     "envoy.access_loggers.http_grpc": "One record per finished request, with all metadata, for the accesslog service.",
     "decided": "Where ext_proc sends a request. The buffer limit here is the longest JSON response.",
     "undecided_stream": """\

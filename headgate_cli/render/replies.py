@@ -36,6 +36,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
 TRITON_PATH = "/v2/"
+ANTHROPIC_PATH = "/v1/messages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +66,23 @@ _REPLIES = (
     Reply(504, "service_unavailable_error", "timeout", "No answer came in time."),
     Reply(0, "server_error", "gateway_error", "The gateway could not handle the request."),
 )
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    431: "invalid_request_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
 
 def local_replies() -> LocalReplyConfig:
     """The mappers, tried in order: leave JSON and gRPC alone, then one per status and client format."""
     mappers = [_rate_limited(), ResponseMapper(filter=_speaks_grpc()), ResponseMapper(filter=_is_json())]
     for reply in _REPLIES:
-        mappers.append(_mapper(reply, {"error": reply.message}, _speaks_triton()))
+        mappers.append(_mapper(reply, {"error": reply.message}, _path_begins(TRITON_PATH)))
+        anthropic = {"type": _ANTHROPIC_TYPES.get(reply.status, "api_error"), "message": reply.message}
+        mappers.append(_mapper(reply, {"type": "error", "error": anthropic}, _path_begins(ANTHROPIC_PATH)))
         error = {"message": reply.message, "type": reply.type, "param": None, "code": reply.code}
         mappers.append(_mapper(reply, {"error": error}))
     return LocalReplyConfig(mappers=mappers)
@@ -109,8 +120,8 @@ def _speaks_grpc() -> AccessLogFilter:
     return AccessLogFilter(header_filter=HeaderFilter(header=kind))
 
 
-def _speaks_triton() -> AccessLogFilter:
-    path = HeaderMatcher(name=":path", string_match=StringMatcher(prefix=TRITON_PATH))
+def _path_begins(prefix: str) -> AccessLogFilter:
+    path = HeaderMatcher(name=":path", string_match=StringMatcher(prefix=prefix))
     return AccessLogFilter(header_filter=HeaderFilter(header=path))
 
 

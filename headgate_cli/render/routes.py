@@ -46,7 +46,11 @@ def route_configuration(policy: Policy, timeouts: Timeouts) -> RouteConfiguratio
         routes=routes(policy, timeouts),
         request_headers_to_remove=_withheld(policy),
         response_headers_to_remove=[f"x-headgate-{name}" for name in _SHOWN],
-        response_headers_to_add=[_decision_header(name) for name in _SHOWN],
+        response_headers_to_add=[
+            *(_response_header(f"x-headgate-{name}", name) for name in _SHOWN),
+            # Appended: a model server may have timings of its own.
+            _response_header("server-timing", "server_timing"),
+        ],
     )
     return RouteConfiguration(name="headgate", virtual_hosts=[host])
 
@@ -121,9 +125,9 @@ def _withheld(policy: Policy) -> list[str]:
     return [*sorted(keys), "accept-encoding"]
 
 
-def _decision_header(name: str) -> HeaderValueOption:
-    value = f"%DYNAMIC_METADATA({METADATA}:{name})%"
+def _response_header(name: str, key: str) -> HeaderValueOption:
+    """A header with what ext_proc said under `key`; no header where it said nothing."""
     return HeaderValueOption(
-        header=HeaderValue(key=f"x-headgate-{name}", value=value),
+        header=HeaderValue(key=name, value=f"%DYNAMIC_METADATA({METADATA}:{key})%"),
         append_action=HeaderValueOptionHeaderAppendAction.APPEND_IF_EXISTS_OR_ADD,
     )

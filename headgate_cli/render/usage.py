@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from envoy_data_plane.envoy.config.core.v3 import TypedExtensionConfig
+from pathlib import Path
+
+from envoy_data_plane.envoy.config.core.v3 import DataSource, TypedExtensionConfig
 from envoy_data_plane.envoy.extensions.content_parsers.json.v3 import (
     JsonContentParser,
     JsonContentParserRuleConfig,
@@ -15,6 +17,7 @@ from envoy_data_plane.envoy.extensions.filters.http.json_to_metadata.v3 import (
     JsonToMetadataSelector,
     JsonToMetadataValueType,
 )
+from envoy_data_plane.envoy.extensions.filters.http.lua.v3 import Lua
 from envoy_data_plane.envoy.extensions.filters.http.sse_to_metadata.v3 import (
     SseToMetadata,
     SseToMetadataProcessingRules,
@@ -33,10 +36,23 @@ _PLACES = (
     ("completion_tokens", ("usage", "completion_tokens")),
     ("total_tokens", ("usage", "total_tokens")),
     ("cached_tokens", ("usage", "prompt_tokens_details", "cached_tokens")),
+    # OpenAI's responses and Anthropic's messages, whole ...
+    ("prompt_tokens", ("usage", "input_tokens")),
+    ("completion_tokens", ("usage", "output_tokens")),
+    ("cached_tokens", ("usage", "input_tokens_details", "cached_tokens")),
+    ("cached_tokens", ("usage", "cache_read_input_tokens")),
+    # ... and in the last event of the one's stream, the first of the other's.
+    ("prompt_tokens", ("response", "usage", "input_tokens")),
+    ("completion_tokens", ("response", "usage", "output_tokens")),
+    ("total_tokens", ("response", "usage", "total_tokens")),
+    ("cached_tokens", ("response", "usage", "input_tokens_details", "cached_tokens")),
+    ("prompt_tokens", ("message", "usage", "input_tokens")),
+    ("cached_tokens", ("message", "usage", "cache_read_input_tokens")),
     # Triton's TensorRT-LLM ensemble answers these at the top level when asked for them.
     ("prompt_tokens", ("num_input_tokens",)),
 )
-# Only of a whole document: in a stream each of Triton's events counts its own tokens, and the last is no total.
+# Only of a whole document: in a stream each of Triton's events counts its own tokens, and the script adds them up.
+_COUNT_EVENTS = Path(__file__).with_name("count_events.lua")
 _DOCUMENT_PLACES = (*_PLACES, ("completion_tokens", ("num_output_tokens",)))
 
 
@@ -58,6 +74,12 @@ def sse_usage() -> HttpFilter:
     )
     config = SseToMetadata(response_rules=SseToMetadataProcessingRules(content_parser=parser))
     return http_filter("envoy.filters.http.sse_to_metadata", config)
+
+
+def event_count() -> HttpFilter:
+    """How many events a stream had, and the sum of what they say each produced."""
+    script = DataSource(inline_string=_COUNT_EVENTS.read_text())
+    return http_filter("envoy.filters.http.lua", Lua(default_source_code=script))
 
 
 def _rule(key: str, path: tuple[str, ...]) -> JsonToMetadataRule:

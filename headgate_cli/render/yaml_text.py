@@ -49,6 +49,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    if text.endswith("\n") and text.replace("\n", "").isprintable():
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|")
     is_plain = _PLAIN.match(text) and text.lower() not in _WORDS
     quotes = "'" if '"' in text and text.isprintable() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain else quotes)

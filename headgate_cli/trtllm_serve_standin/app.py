@@ -21,12 +21,22 @@ from headgate_cli.trtllm_serve_standin import DISCLOSURE
 from headgate_cli.trtllm_serve_standin.chat import ChatDialect
 from headgate_cli.trtllm_serve_standin.completion import CompletionDialect
 from headgate_cli.trtllm_serve_standin.dialect import Dialect, Identity, plan
+from headgate_cli.trtllm_serve_standin.embeddings import embed
 from headgate_cli.trtllm_serve_standin.generation import EngineStopped
+from headgate_cli.trtllm_serve_standin.messages import MessagesDialect, error_body
 from headgate_cli.trtllm_serve_standin.metrics import Metrics
 from headgate_cli.trtllm_serve_standin.refusal import Refusal
 from headgate_cli.trtllm_serve_standin.reply import JsonReply, StreamedReply, WholeReply
-from headgate_cli.trtllm_serve_standin.request import CompletionRequest, parse_chat, parse_completion
+from headgate_cli.trtllm_serve_standin.request import (
+    CompletionRequest,
+    parse_chat,
+    parse_completion,
+    parse_embeddings,
+    parse_messages,
+    parse_responses,
+)
 from headgate_cli.trtllm_serve_standin.response import ModelCard, ModelList
+from headgate_cli.trtllm_serve_standin.responses import ResponsesDialect
 from headgate_cli.trtllm_serve_standin.scheduler import Job, Scheduler
 
 
@@ -52,6 +62,9 @@ class Api:
         routes = [
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
             Route("/v1/completions", self.completion, methods=["POST"]),
+            Route("/v1/embeddings", self.embeddings, methods=["POST"]),
+            Route("/v1/responses", self.responses, methods=["POST"]),
+            Route("/v1/messages", self.messages, methods=["POST"]),
             Route("/v1/models", self.models),
             Route("/health", self.health),
             Route("/health_generate", self.health_generate),
@@ -70,6 +83,26 @@ class Api:
     async def completion(self, request: Request) -> Response:
         """`POST /v1/completions`."""
         return self._generate(CompletionDialect(parse_completion(await request.body()), _identity("cmpl")))
+
+    async def embeddings(self, request: Request) -> Response:
+        """`POST /v1/embeddings`."""
+        embeddings = parse_embeddings(await request.body())
+        self._check_model(embeddings.model)
+        return JsonReply(embed(embeddings))
+
+    async def responses(self, request: Request) -> Response:
+        """`POST /v1/responses`."""
+        chat = parse_responses(await request.body()).as_chat()
+        return self._generate(ResponsesDialect(chat, _identity("resp")))
+
+    async def messages(self, request: Request) -> Response:
+        """`POST /v1/messages`, Anthropic's API."""
+        try:
+            chat = parse_messages(await request.body()).as_chat()
+            return self._generate(MessagesDialect(chat, _identity("msg")))
+        except Refusal as refusal:
+            self._metrics.observe_refused(refusal.status)
+            return JsonReply(error_body(refusal), refusal.status)
 
     async def models(self, _: Request) -> Response:
         """`GET /v1/models`."""
@@ -109,11 +142,14 @@ class Api:
         return Response(self._metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     def _generate(self, dialect: Dialect) -> Response:
-        if dialect.request.model != self._model.name:
-            # The real one answers whatever name it is asked for; a proxy's routing mistakes would go unseen.
-            raise Refusal(HTTPStatus.NOT_FOUND, f"The model `{dialect.request.model}` does not exist.")
+        self._check_model(dialect.request.model)
         reply = StreamedReply if dialect.request.stream else WholeReply
         return reply(dialect, self._plan(dialect), self._scheduler)
+
+    def _check_model(self, name: str) -> None:
+        if name != self._model.name:
+            # The real one answers whatever name it is asked for; a proxy's routing mistakes would go unseen.
+            raise Refusal(HTTPStatus.NOT_FOUND, f"The model `{name}` does not exist.")
 
     def _plan(self, dialect: Dialect) -> list[Job]:
         return plan(dialect, self._scheduler.engine.limits, self._model.answer_tokens)

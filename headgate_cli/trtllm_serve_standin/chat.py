@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from headgate_cli.trtllm_serve_standin.dialect import Identity, sse
+from headgate_cli.trtllm_serve_standin.dialect import DONE, Identity, sse
 from headgate_cli.trtllm_serve_standin.generation import Delta
 from headgate_cli.trtllm_serve_standin.prompt import Prompt
 from headgate_cli.trtllm_serve_standin.request import ChatRequest, Message
@@ -53,6 +53,10 @@ class ChatDialect:
     def usage_event(self, usage: Usage) -> bytes:
         """Return the event that only carries usage."""
         return sse(self._event([], usage))
+
+    def closing(self, sequences: Series[Sequence]) -> bytes:  # noqa: ARG002  (others report usage here)
+        """Return the end of the stream."""
+        return DONE
 
     def whole(self, sequences: Series[Sequence], usage: Usage) -> ChatCompletion:
         """Return the body of an answer that is not streamed."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence as Series
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from headgate_cli.trtllm_serve_standin.dialect import Identity, sse
+from headgate_cli.trtllm_serve_standin.dialect import DONE, Identity, sse
 from headgate_cli.trtllm_serve_standin.generation import Delta
 from headgate_cli.trtllm_serve_standin.prompt import Prompt
 from headgate_cli.trtllm_serve_standin.refusal import Refusal
@@ -56,6 +56,10 @@ class CompletionDialect:
     def usage_event(self, usage: Usage) -> bytes:
         """Return the event that only carries usage."""
         return sse(self._event([], usage))
+
+    def closing(self, sequences: Series[Sequence]) -> bytes:  # noqa: ARG002  (others report usage here)
+        """Return the end of the stream."""
+        return DONE
 
     def whole(self, sequences: Series[Sequence], usage: Usage) -> Completion:
         """Return the body of an answer that is not streamed."""

@@ -1,10 +1,11 @@
-"""What the two OpenAI endpoints have in common: a request becomes sequences, their tokens become a body or events.
+"""What the generating endpoints have in common: a request becomes sequences, their tokens become a body or events.
 
-The dialects are `chat` and `completion`; how they travel over HTTP is the business of `reply`.
+The dialects are `chat`, `completion`, `responses` and `messages`; how they travel over HTTP is the business of `reply`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Series
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -50,7 +51,10 @@ class Dialect(Protocol):
     def usage_event(self, usage: Usage) -> bytes:
         """Return the event that only carries usage."""
 
-    def whole(self, sequences: Series[Sequence], usage: Usage) -> msgspec.Struct:
+    def closing(self, sequences: Series[Sequence]) -> bytes:
+        """Return what ends a stream that ran to its end."""
+
+    def whole(self, sequences: Series[Sequence], usage: Usage) -> object:
         """Return the body of an answer that is not streamed."""
 
 
@@ -92,6 +96,15 @@ def usage_of(sequences: Series[Sequence], n: int, completion_tokens: int | None 
     made = sum(sequence.answer.tokens for sequence in sequences) if completion_tokens is None else completion_tokens
     cached = PromptTokensDetails(sum(sequence.cached_tokens for sequence in prompts))
     return Usage(prompt_tokens, prompt_tokens + made, made, cached)
+
+
+DONE = b"data: [DONE]\n\n"
+"""What ends a stream of OpenAI's older APIs."""
+
+
+def named_sse(body: Mapping[str, object]) -> bytes:
+    """Return a body as one server-sent event named by its `type`."""
+    return b"event: " + str(body["type"]).encode() + b"\n" + b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
 def sse(body: msgspec.Struct) -> bytes:

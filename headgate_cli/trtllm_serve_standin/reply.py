@@ -77,7 +77,7 @@ class WholeReply(GeneratedReply):
 
 
 class StreamedReply(GeneratedReply):
-    """The answer as server-sent events, one per token and choice, ended by `[DONE]`.
+    """The answer as server-sent events, one per token and choice, ended as the dialect ends it.
 
     The headers go out before the first token. Events that are due together share one write.
     """
@@ -92,11 +92,11 @@ class StreamedReply(GeneratedReply):
     async def _stream(self, generation: Generation, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        last = b"data: [DONE]\n\n"
         try:
             async with aclosing(self._writes(generation)) as writes:
                 async for write in writes:
                     await send({"type": "http.response.body", "body": write, "more_body": True})
+            last = self._dialect.closing(generation.sequences)
         except EngineStopped:
             last = sse(_STOPPED.body)
         await send({"type": "http.response.body", "body": last})

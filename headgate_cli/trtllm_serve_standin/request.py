@@ -182,8 +182,90 @@ class CompletionRequest(_Generate, frozen=True, kw_only=True):
         return [token_ids] if token_ids else [item for item in self.prompt if not isinstance(item, int)]
 
 
+class EmbeddingsRequest(_Strict, frozen=True, kw_only=True):
+    """`POST /v1/embeddings`, as the encoder server takes it."""
+
+    model: str
+    input: str | Annotated[list[TokenId | str | list[TokenId]], msgspec.Meta(min_length=1)]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
+    user: str | None = None
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """The texts one by one."""
+        if isinstance(self.input, str):
+            return [self.input]
+        token_ids = [item for item in self.input if isinstance(item, int)]
+        return [token_ids] if token_ids else [item for item in self.input if not isinstance(item, int)]
+
+
+class ResponsesRequest(_Strict, frozen=True, kw_only=True):
+    """`POST /v1/responses`: text or messages in; nothing is stored, no tool of the server's own is run."""
+
+    model: str
+    input: str | Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1)]
+    instructions: str | None = None
+    max_output_tokens: Count | None = None
+    stream: bool | None = False
+    temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning: dict[str, Any] | None = None
+    text: dict[str, Any] | None = None
+    metadata: dict[str, str] | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    truncation: str | None = None
+    user: str | None = None
+
+    def as_chat(self) -> ChatRequest:
+        """The chat the request amounts to."""
+        turns = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
+        system = [Message(role="system", content=self.instructions)] if self.instructions else []
+        return ChatRequest(
+            model=self.model,
+            messages=[*system, *(_turn(turn) for turn in turns)],
+            max_completion_tokens=self.max_output_tokens,
+            stream=self.stream,
+        )
+
+
+class MessagesRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /v1/messages`, Anthropic's. Fields it does not know pass, unlike with the others, as with the real one."""
+
+    model: str
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
+    max_tokens: Count
+    system: str | list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any]] | None = None
+    stream: bool | None = False
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+
+    def as_chat(self) -> ChatRequest:
+        """The chat the request amounts to."""
+        blocks = [self.system] if isinstance(self.system, str) else self.system or []
+        system = [Message(role="system", content=[*blocks])] if blocks else []
+        return ChatRequest(
+            model=self.model,
+            messages=[*system, *self.messages],
+            max_completion_tokens=self.max_tokens,
+            stream=self.stream,
+        )
+
+
+def _turn(item: dict[str, Any]) -> Message:
+    content = item.get("content", item.get("output", item.get("arguments", "")))
+    return Message(role=str(item.get("role", item.get("type", "user"))), content=content)
+
+
 _CHAT = msgspec.json.Decoder(ChatRequest)
 _COMPLETION = msgspec.json.Decoder(CompletionRequest)
+_EMBEDDINGS = msgspec.json.Decoder(EmbeddingsRequest)
+_RESPONSES = msgspec.json.Decoder(ResponsesRequest)
+_MESSAGES = msgspec.json.Decoder(MessagesRequest)
 
 
 def parse_chat(body: bytes) -> ChatRequest:
@@ -194,6 +276,21 @@ def parse_chat(body: bytes) -> ChatRequest:
 def parse_completion(body: bytes) -> CompletionRequest:
     """Parse the body of a completion request; `Refusal` (400) if it is not one."""
     return _parse(_COMPLETION, body)
+
+
+def parse_embeddings(body: bytes) -> EmbeddingsRequest:
+    """Parse the body of an embeddings request; `Refusal` (400) if it is not one."""
+    return _parse(_EMBEDDINGS, body)
+
+
+def parse_responses(body: bytes) -> ResponsesRequest:
+    """Parse the body of a responses request; `Refusal` (400) if it is not one."""
+    return _parse(_RESPONSES, body)
+
+
+def parse_messages(body: bytes) -> MessagesRequest:
+    """Parse the body of a messages request; `Refusal` (400) if it is not one."""
+    return _parse(_MESSAGES, body)
 
 
 def _parse(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

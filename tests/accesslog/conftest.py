@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from headgate.pb import accesslog_pb2 as pb
+from headgate.record import RequestRecord
 
 DECISION: Mapping[str, Any] = {
     "request_id": "r-1",
@@ -42,6 +43,10 @@ def entry(
         duration=Duration(seconds=3, nanos=500_000_000),
         upstream_request_attempt_count=1,
         upstream_cluster="best.openai",
+        route_name="decided",
+        time_to_first_upstream_rx_byte=Duration(nanos=240_000_000),
+        time_to_last_upstream_tx_byte=Duration(nanos=125_000_000),
+        time_to_last_upstream_rx_byte=Duration(seconds=3, nanos=400_000_000),
         access_log_type=pb.DownstreamEnd,
     )
     namespaces = {"headgate": decision, "headgate.usage": usage, "envoy.filters.http.ratelimit": rate_limit}
@@ -56,6 +61,7 @@ def entry(
         forwarded_for="203.0.113.7",
         request_body_bytes=700,
     )
+    common.start_time.FromNanoseconds(1_700_000_000_250_000_000)
     request.request_headers.update({"authorization": "Bearer header-secret", "cookie": "cookie-secret"})
     response = pb.HTTPResponseProperties(response_body_bytes=2048, response_code_details="via_upstream")
     response.response_code.value = status
@@ -78,3 +84,40 @@ def batch_of(*entries: pb.HTTPAccessLogEntry) -> bytes:
 def batch() -> Callable[..., bytes]:
     """A message of these entries."""
     return batch_of
+
+
+def finished_request(**fields: Any) -> RequestRecord:
+    known: dict[str, Any] = {
+        "request_id": "r-1",
+        "tenant": "acme",
+        "tier": "premium",
+        "model": "assistant",
+        "cluster": "best",
+        "protocol": "openai",
+        "operation": "chat",
+        "verdict": "ADMIT",
+        "reason": "",
+        "status": 200,
+        "details": "via_upstream",
+        "duration_seconds": 3.5,
+        "first_byte_seconds": 0.25,
+        "queue_wait_seconds": 0.0,
+        "request_bytes": 700,
+        "response_bytes": 2048,
+        "attempts": 1,
+        "prompt_tokens": 131,
+        "output_tokens": 64,
+        "cached_tokens": None,
+        "estimated_prompt_tokens": 120,
+        "charged_tokens": 632,
+        "is_stream": True,
+        "upstream_sent_seconds": 0.125,
+        "last_byte_seconds": 3.4,
+    }
+    return RequestRecord(**known | fields)
+
+
+@pytest.fixture(scope="session")
+def finished() -> Callable[..., RequestRecord]:
+    """A record of a stream that went well, but for these fields."""
+    return finished_request

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from accesslog.wire import parse_records
 from headgate.pb import accesslog_pb2 as pb
-from headgate.record import RequestRecord
+from headgate.record import Outcome, RequestRecord, UsageSource
 from headgate.transport import RpcError, StatusCode
 
+DECISION_WITHOUT_CLUSTER = {"tenant": "acme", "tier": "premium", "verdict": "ADMIT", "prompt_tokens": 120}
 LOGGED = Callable[..., pb.HTTPAccessLogEntry]
 BATCH = Callable[..., bytes]
 
@@ -55,6 +56,11 @@ def test_an_entry_is_read_whole(read: Callable[..., RequestRecord]) -> None:
         cached_tokens=96,
         estimated_prompt_tokens=120,
         charged_tokens=632,
+        started_at=1_700_000_000.25,
+        upstream_sent_seconds=0.125,
+        last_byte_seconds=3.4,
+        upstream_cluster="best.openai",
+        route="decided",
     )
 
 
@@ -120,6 +126,39 @@ def test_a_text_that_is_none_reads_as_empty(read: Callable[..., RequestRecord], 
     assert (record.queue_wait_seconds, record.estimated_prompt_tokens) == (0.0, 0)
 
 
+def test_a_total_without_output_is_all_prompt_as_embeddings_report_it(read: Callable[..., RequestRecord]) -> None:
+    record = read(usage={"prompt_tokens": 9, "total_tokens": 9})
+
+    assert (record.prompt_tokens, record.output_tokens, record.usage_source) == (9, 0, UsageSource.REPORTED)
+
+
+@pytest.mark.parametrize(
+    ("usage", "estimate"),
+    [
+        ({"stream_events": 30}, 30),
+        ({"stream_events": 1000}, 512),
+        ({"prompt_tokens": 7}, 512),
+        ({"stream_events": 30, "completion_tokens": 28}, None),
+    ],
+)
+def test_output_nobody_reported_is_estimated_up_to_its_cap(
+    read: Callable[..., RequestRecord], usage: Mapping[str, object], estimate: int | None
+) -> None:
+    assert read(usage=usage).estimated_output_tokens == estimate
+
+
+def test_what_no_model_answered_has_no_estimate(
+    read: Callable[..., RequestRecord], logged: LOGGED, batch: BATCH
+) -> None:
+    unsent = logged(usage=None)
+    unsent.common_properties.ClearField("time_to_last_upstream_tx_byte")
+
+    [never_sent] = parse_records(batch(unsent))
+
+    for record in (never_sent, read(usage=None, status=500), read(usage=None, decision=DECISION_WITHOUT_CLUSTER)):
+        assert (record.estimated_output_tokens, record.usage_source) == (None, UsageSource.NONE)
+
+
 # the last word
 
 
@@ -181,6 +220,75 @@ def test_a_first_byte_at_once_is_zero_and_not_unknown(logged: LOGGED, batch: BAT
     [record] = parse_records(batch(entry))
 
     assert record.first_byte_seconds == 0.0
+
+
+@pytest.mark.parametrize(("tag", "seconds"), [("180000", 0.18), ("0", 0.0), ("-", None), ("", None), ("-1", None)])
+def test_the_first_byte_of_the_body_is_the_one_that_counts(
+    logged: LOGGED, batch: BATCH, tag: str, seconds: float | None
+) -> None:
+    entry = logged()
+    entry.common_properties.custom_tags["first_body_byte_us"] = tag
+
+    [record] = parse_records(batch(entry))
+
+    assert record.first_byte_seconds == seconds
+
+
+# what kind of answer, and how it ended
+
+
+@pytest.mark.parametrize(
+    ("content_type", "usage", "is_stream"),
+    [
+        ("text/event-stream; charset=utf-8", {}, True),
+        ("application/json", {}, False),
+        ("", {}, False),
+        ("", {"stream_events": 1}, True),
+    ],
+)
+def test_a_stream_is_known_by_its_type_or_its_events(
+    logged: LOGGED, batch: BATCH, content_type: str, usage: Mapping[str, object], is_stream: bool
+) -> None:
+    entry = logged(usage=usage)
+    entry.response.response_headers["content-type"] = content_type
+
+    [record] = parse_records(batch(entry))
+
+    assert record.is_stream is is_stream
+
+
+def test_flags_have_the_names_of_envoys_documentation(logged: LOGGED, batch: BATCH) -> None:
+    entry = logged(usage=None)
+    entry.common_properties.response_flags.downstream_connection_termination = True
+    entry.common_properties.response_flags.upstream_retry_limit_exceeded = True
+
+    [record] = parse_records(batch(entry))
+
+    assert set(record.flags) == {"DC", "URX"}
+    assert record.outcome is Outcome.CLIENT_LEFT
+
+
+VALID_TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (VALID_TRACE, VALID_TRACE),
+        (VALID_TRACE.upper(), ""),
+        (f"00-{'0' * 32}-00f067aa0ba902b7-01", ""),
+        (f"00-{'a' * 32}-{'0' * 16}-01", ""),
+        (f"{VALID_TRACE} and my prompt", ""),
+        ("", ""),
+    ],
+)
+def test_only_a_trace_context_is_carried_on_as_one(logged: LOGGED, batch: BATCH, said: str, kept: str) -> None:
+    entry = logged()
+    entry.request.request_headers["traceparent"] = said
+
+    [record] = parse_records(batch(entry))
+
+    assert record.traceparent == kept
 
 
 # batches

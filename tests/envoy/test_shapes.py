@@ -170,7 +170,10 @@ def test_reading_streams_can_be_left_out(policy: Policy) -> None:
         (filters,) = _values(bootstrap(policy, EnvoySettings(stream_usage=stream_usage)), "http_filters")
         return {item["name"] for item in filters}
 
-    assert chain(stream_usage=True) - chain(stream_usage=False) == {"envoy.filters.http.sse_to_metadata"}
+    assert chain(stream_usage=True) - chain(stream_usage=False) == {
+        "envoy.filters.http.sse_to_metadata",
+        "envoy.filters.http.lua",
+    }
 
 
 def test_only_clusters_with_something_to_choose_from_and_a_reason_are_hashed() -> None:

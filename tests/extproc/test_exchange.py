@@ -42,7 +42,9 @@ from headgate.policy.model import (
     OnStoreFailure,
     OutputTokens,
     Policy,
+    Protocol,
     Queue,
+    Route,
     Rung,
     TenantLimits,
 )
@@ -117,7 +119,7 @@ def test_a_request_is_admitted_and_holds_its_slot_until_its_stream_ends(policy: 
             priority=0,
         )
     ]
-    new_body = json.dumps({"model": "llama-70b", "prompt": HELLO, "max_tokens": 1000}, separators=(",", ":")).encode()
+    new_body = b'{ "prompt": "%b", "max_tokens": 1000,"model":"llama-70b"}' % HELLO.encode()
     assert exchange.receive(LeaseGranted(LEASE), 0.002) == [
         Forward(
             phase=BODY,
@@ -522,7 +524,7 @@ def test_a_tier_that_degrades_before_it_queues_waits_for_the_last_place_it_tried
 # requests that run no model
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/v1/embeddings", "/v2/repository/index", "/v2/models/assistant/load"])
+@pytest.mark.parametrize("path", ["/metrics", "/v1/files", "/v2/repository/index", "/v2/models/assistant/load"])
 def test_any_other_path_goes_on_within_its_tenants_concurrency(policy: Policy, signals: Any, path: str) -> None:
     exchange = Exchange(policy, signals)
 
@@ -669,7 +671,7 @@ def test_a_request_turned_away_is_refused_and_its_slot_goes_back_first(
 def test_a_request_whose_body_cannot_be_edited_gives_its_slot_back(policy: Policy, signals: Any) -> None:
     exchange = Exchange(policy, signals)
     exchange.receive(headers(), 0.0)
-    exchange.receive(BodyReceived(b'{"model":"assistant","prompt":"a","\xff":1}', is_end=True), 0.001)
+    exchange.receive(BodyReceived(b'{"x":[[]],"model":"assistant","prompt":"a","\xff":[[]]}', is_end=True), 0.001)
 
     [release, respond, report] = exchange.receive(LeaseGranted(LEASE), 0.002)
 
@@ -765,3 +767,68 @@ def test_every_message_gets_one_reply_and_every_slot_goes_back_once(
         assert isinstance(respond, Respond)
     assert carry_out(exchange.receive(StreamEnded(), 1.0)) == []
     assert sorted(lease.id for lease in released) == [lease.id for lease in granted]
+
+
+# before the body
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "reason"),
+    [
+        ("/v1/embeddings", 404, "protocol_not_served"),
+        ("/v1/messages", 404, "protocol_not_served"),
+        ("/v2/models/nope/generate", 404, "unknown_model"),
+    ],
+)
+def test_what_the_path_alone_makes_impossible_is_refused_before_the_body(
+    policy: Policy, signals: Any, path: str, status: int, reason: str
+) -> None:
+    [respond, report] = Exchange(policy, signals).receive(headers("acme", path), 0.0)
+
+    assert isinstance(respond, Respond)
+    assert isinstance(report, Report)
+    assert (respond.status, report.decision.reason) == (status, reason)
+
+
+def test_a_triton_model_that_only_speaks_openais_api_is_refused_before_the_body(
+    policy: Policy, signals: Any, revise: Callable[..., Policy]
+) -> None:
+    only_standard = revise(models={"sentiment": {"routes": (Route(cluster="standard"),)}})
+
+    [respond, _] = Exchange(only_standard, signals).receive(headers("acme", "/v2/models/sentiment/infer"), 0.0)
+
+    assert isinstance(respond, Respond)
+    assert respond.status == 404
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/health/ready", "/ping"])
+def test_health_is_answered_here_and_counted_nowhere(policy: Policy, signals: Any, path: str) -> None:
+    request = HeadersReceived(Headers([(":method", "GET"), (":path", path)]), is_end=True)
+
+    [respond] = Exchange(policy, signals).receive(request, 0.0)
+
+    assert isinstance(respond, Respond)
+    assert (respond.status, respond.body) == (200, b"")
+
+
+def test_an_anthropic_client_runs_where_messages_are_served_and_its_images_count(
+    policy: Policy, signals: Any, revise: Callable[..., Policy]
+) -> None:
+    standard = policy.clusters["standard"]
+    serving = replace(standard.frontends[Protocol.OPENAI], operations=frozenset({"messages"}))
+    policy = revise(
+        clusters={"standard": {"frontends": {Protocol.OPENAI: serving}}}, models={"assistant": {"image_tokens": 500}}
+    )
+    exchange = Exchange(policy, signals)
+    exchange.receive(headers("globex", "/v1/messages"), 0.0)
+    image = {"type": "image", "source": {"type": "url", "url": "https://x"}}
+    message = {"model": "assistant", "max_tokens": 5, "messages": [{"role": "user", "content": [image]}]}
+
+    [acquire] = exchange.receive(BodyReceived(json.dumps(message).encode(), is_end=True), 0.001)
+    [forward, _] = exchange.receive(LeaseGranted(LEASE), 0.002)
+
+    assert isinstance(acquire, AcquireLease)
+    assert (acquire.request.cluster, acquire.request.tokens) == ("standard", 500 + 4 + 5)
+    assert isinstance(forward, Forward)
+    assert forward.set_headers["x-model-cluster"] == "standard"
+    assert (forward.metadata["protocol"], forward.metadata["operation"]) == ("anthropic", "messages")

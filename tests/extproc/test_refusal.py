@@ -163,3 +163,20 @@ def test_the_openai_client_raises_the_error_of_the_status_and_reads_its_code(
 
     assert isinstance(raised, error)
     assert (raised.code, raised.param, raised.type) == (refused.code, refused.param, refused.type)
+
+
+@pytest.mark.parametrize(
+    ("refused", "kind"),
+    [
+        (refusal.unidentified("invalid_credential", "no"), "authentication_error"),
+        (refusal.unknown_model("m"), "not_found_error"),
+        (refusal.bad_request("no"), "invalid_request_error"),
+        (refusal.too_large(9, 5), "request_too_large"),
+        (refusal.contended("tier_concurrency", "no", 1.0), "rate_limit_error"),
+        (refusal.unavailable("shutting_down", "no"), "overloaded_error"),
+    ],
+)
+def test_an_anthropic_client_reads_its_own_error_object(refused: refusal.Refusal, kind: str) -> None:
+    body = json.loads(refused.body(Protocol.ANTHROPIC))
+
+    assert body == {"type": "error", "error": {"type": kind, "message": refused.message}}

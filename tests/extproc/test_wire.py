@@ -154,7 +154,7 @@ def test_forward_overwrites_headers_and_routes_anew(phase: Phase) -> None:
         metadata={"tenant": "acme", "charged_tokens": 612, "queue_wait_seconds": 0.25},
     )
 
-    response = pb.ProcessingResponse.FromString(build_response(forward))
+    response = pb.ProcessingResponse.FromString(build_response(forward, 0.00042))
 
     common = getattr(response, phase.value).response
     assert [(o.header.key, o.header.raw_value, o.append_action) for o in common.header_mutation.set_headers] == [
@@ -164,7 +164,12 @@ def test_forward_overwrites_headers_and_routes_anew(phase: Phase) -> None:
     assert common.clear_route_cache
     assert not common.HasField("body_mutation")
     assert MessageToDict(response.dynamic_metadata) == {
-        "headgate": {"tenant": "acme", "charged_tokens": 612.0, "queue_wait_seconds": 0.25}
+        "headgate": {
+            "tenant": "acme",
+            "charged_tokens": 612.0,
+            "queue_wait_seconds": 0.25,
+            "server_timing": "hg-queue;dur=250.0, hg-decide;dur=0.42",
+        }
     }
 
 
@@ -202,7 +207,13 @@ def test_respond_is_an_immediate_response_with_everything_a_client_needs() -> No
             "grpc_status": {"status": 8},
             "details": "headgate_queue_full",
         },
-        "dynamic_metadata": {"headgate": {"verdict": "REJECT", "reason": "queue_full"}},
+        "dynamic_metadata": {
+            "headgate": {
+                "verdict": "REJECT",
+                "reason": "queue_full",
+                "server_timing": "hg-queue;dur=0.0, hg-decide;dur=0.00",
+            }
+        },
     }
 
 

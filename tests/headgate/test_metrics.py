@@ -8,7 +8,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from headgate import __version__
-from headgate.metrics import MAX_LABEL_VALUES, OTHER, CappedLabel, Metrics
+from headgate.metrics import Metrics
+from headgate.series import MAX_LABEL_VALUES, OTHER, CappedLabel, CounterFamily, HistogramFamily
 
 GOLDEN = Path(__file__).parent / "metrics.golden"
 
@@ -25,13 +26,11 @@ def families(metrics: Metrics) -> dict[str, dict[tuple[tuple[str, str], ...], fl
 def touched() -> Metrics:
     """Metrics with one sample in every family that has labels."""
     metrics = Metrics()
-    metrics.decisions.labels(*"tmcvr").inc()
-    metrics.queue_wait_seconds.labels(*"tc").observe(1)
-    metrics.rate_limit_decisions.labels(*"dlc").inc()
-    metrics.requests.labels(*"tmcs").inc()
-    metrics.tokens.labels(*"tmk").inc()
-    metrics.request_duration_seconds.labels(*"tm").observe(1)
-    metrics.time_to_first_token_seconds.labels(*"tm").observe(1)
+    for family in vars(metrics).values():
+        if isinstance(family, CounterFamily):
+            family.labels(*family.label_names).inc()
+        if isinstance(family, HistogramFamily):
+            family.labels(*family.label_names).observe(1)
     metrics.set_policy_version("v")
     return metrics
 
@@ -92,11 +91,11 @@ def test_a_flood_of_tenants_makes_no_more_series_than_the_cap_and_one() -> None:
     metrics = Metrics()
 
     for number in range(MAX_LABEL_VALUES + 500):
-        metrics.tokens.labels(metrics.tenant_label(f"team-{number}"), "assistant", "prompt").inc()
+        metrics.tokens.labels(f"team-{number}", "assistant", "prompt", "reported").inc()
 
     series = families(metrics)["headgate_tokens_total"]
     assert len(series) == MAX_LABEL_VALUES + 1
-    assert series[("kind", "prompt"), ("model", "assistant"), ("tenant", OTHER)] == 500.0
+    assert series[("kind", "prompt"), ("model", "assistant"), ("source", "reported"), ("tenant", OTHER)] == 500.0
 
 
 def test_tenants_and_limits_are_capped_apart() -> None:
@@ -139,24 +138,28 @@ def test_what_clients_send_is_escaped_in_the_exposition() -> None:
     metrics = Metrics()
     hostile = 'a"b\\c\nheadgate_decisions_total 7'
 
-    metrics.tokens.labels(hostile, "m", "prompt").inc()
+    metrics.tokens.labels(hostile, "m", "prompt", "reported").inc()
 
     assert families(metrics)["headgate_tokens_total"] == {
-        (("kind", "prompt"), ("model", "m"), ("tenant", hostile)): 1.0
+        (("kind", "prompt"), ("model", "m"), ("source", "reported"), ("tenant", hostile)): 1.0
     }
 
 
 @pytest.mark.parametrize(
     ("name", "largest"),
     [
-        ("decision_seconds", 0.25),
-        ("queue_wait_seconds", 600.0),
-        ("time_to_first_token_seconds", 10.0),
-        ("request_duration_seconds", 81.92),
+        ("headgate_decision_seconds", 0.25),
+        ("headgate_queue_wait_seconds", 600.0),
+        ("headgate_time_to_first_token_seconds", 600.0),
+        ("headgate_request_duration_seconds", 655.36),
+        ("gen_ai_client_token_usage", 67_108_864.0),
+        ("gen_ai_server_request_duration_seconds", 81.92),
+        ("gen_ai_server_time_to_first_token_seconds", 10.0),
+        ("gen_ai_server_time_per_output_token_seconds", 2.5),
     ],
 )
 def test_the_buckets_of_a_histogram_reach_as_far_as_what_it_measures(name: str, largest: float) -> None:
-    buckets = families(touched())[f"headgate_{name}_bucket"]
+    buckets = families(touched())[f"{name}_bucket"]
 
     bounds = sorted(float(dict(labels)["le"]) for labels in buckets)
 

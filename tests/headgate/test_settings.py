@@ -88,6 +88,8 @@ def test_a_flag_may_be_a_number() -> None:
         ("grace_seconds", "nan", "grace_seconds: has to be between 0 and 3600 seconds, not 'nan'"),
         ("grace_seconds", "inf", "grace_seconds: has to be between 0 and 3600 seconds, not 'inf'"),
         ("grace_seconds", "", "grace_seconds: has to be a number of seconds, not ''"),
+        ("request_log_share", "all", "request_log_share: has to be a number, not 'all'"),
+        ("request_log_share", "1.5", "request_log_share: has to be between 0 and 1, not '1.5'"),
         ("log_level", "loud", "log_level: has to be DEBUG, INFO, WARNING or ERROR, not 'loud'"),
         ("extproc_address", "9002", "extproc_address: has to be host:port or unix:/path, not '9002'"),
         ("extproc_address", "", "extproc_address: has to be host:port or unix:/path, not ''"),
@@ -112,3 +114,12 @@ def test_a_value_that_cannot_be_used_is_named(name: str, value: str, message: st
         read_settings({}, {f"HEADGATE_{name.upper()}": value})
 
     assert str(caught.value) == message
+
+
+def test_the_receiver_of_spans_may_have_opentelemetrys_own_name() -> None:
+    common = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+
+    assert read_settings({}, common).otlp_endpoint == "http://collector:4318"
+    assert (
+        read_settings({}, common | {"HEADGATE_OTLP_ENDPOINT": "http://mine:4318"}).otlp_endpoint == "http://mine:4318"
+    )

@@ -469,3 +469,41 @@ class TestProcess:
 
         assert failed.returncode == 2
         assert option.split("=")[0] in failed.stderr
+
+
+# the endpoints besides chat and completions
+
+
+def test_embeddings_are_the_same_for_the_same_text(sdk: openai.OpenAI) -> None:
+    first, second = (sdk.embeddings.create(model=MODEL, input=["a", "b"]) for _ in range(2))
+
+    assert first.data == second.data
+    assert first.data[0].embedding != first.data[1].embedding
+    assert first.usage.prompt_tokens == 2
+
+
+def test_a_response_counts_its_tokens_and_says_why_it_ended(sdk: openai.OpenAI) -> None:
+    response = sdk.responses.create(model=MODEL, input="Hello", max_output_tokens=3)
+
+    assert response.usage is not None
+    assert response.usage.output_tokens == 3
+    assert response.status == "incomplete"
+    assert response.incomplete_details is not None
+    assert response.incomplete_details.reason == "max_output_tokens"
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/embeddings"])
+def test_openais_newer_requests_are_strict_too(http: httpx.Client, path: str) -> None:
+    body = {"model": MODEL, "input": "Hello", "max_tokens": 5}
+
+    assert http.post(path, json=body).status_code == 400
+
+
+def test_a_message_is_refused_in_anthropics_format_and_bears_unknown_fields(http: httpx.Client) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2, "betas": []}
+
+    answer, refused = http.post("/v1/messages", json=body), http.post("/v1/messages", json=body | {"max_tokens": 0})
+
+    assert answer.json()["usage"]["output_tokens"] == 2
+    assert refused.status_code == 400
+    assert refused.json()["error"]["type"] == "invalid_request_error"

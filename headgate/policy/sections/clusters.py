@@ -7,16 +7,29 @@ from dataclasses import replace
 from enum import StrEnum
 from types import MappingProxyType
 
-from headgate.policy.model import Affinity, Capacity, Cluster, Frontend, Price, Protocol
+from headgate.policy.model import (
+    DEFAULT_OPERATIONS,
+    Affinity,
+    Backend,
+    Capacity,
+    Cluster,
+    Frontend,
+    OpenAiOperation,
+    Price,
+    Protocol,
+)
 from headgate.policy.node import Node, optional_integer
 
 _FRONTEND = ("protocol", "model", "endpoints")
 _GRPC = "grpc_endpoints"
+_OPTIONAL = ("operations", _GRPC)
+_CLUSTER = ("frontends", "capacity", "metrics", "price", "affinity", "backend", "send_priority", "ask_for_usage")
+_TAKES_PRIORITY = (Backend.TRTLLM, Backend.VLLM)
 _ENDPOINT = r"(?:[A-Za-z0-9_.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}"
 
 
 class _FrontendProtocol(StrEnum):
-    """What a frontend's `protocol` may say; gRPC is one more port of a Triton."""
+    """What a frontend's `protocol` may say; Anthropic's API is an operation of OpenAI's, gRPC a port of Triton's."""
 
     OPENAI = Protocol.OPENAI
     TRITON = Protocol.TRITON
@@ -24,8 +37,9 @@ class _FrontendProtocol(StrEnum):
 
 def read_cluster(name: str, node: Node) -> Cluster:
     """One cluster. Its frontend stands in place when it is the only one."""
-    fields = node.fields(*_FRONTEND, _GRPC, "frontends", "capacity", "metrics", "price", "affinity")
+    fields = node.fields(*_FRONTEND, *_OPTIONAL, *_CLUSTER)
     frontends = _in_place(name, node, fields) if "frontends" not in fields else _listed(name, fields)
+    backend = fields["backend"].choice(Backend) if "backend" in fields else None
     return Cluster(
         name=name,
         frontends=MappingProxyType(frontends),
@@ -33,7 +47,17 @@ def read_cluster(name: str, node: Node) -> Cluster:
         metrics=_endpoint(fields["metrics"]) if "metrics" in fields else None,
         price=_price(fields["price"]) if "price" in fields else Price(),
         affinity=(fields["affinity"].choice(Affinity) if "affinity" in fields else None) or Affinity.OFF,
+        backend=backend,
+        sends_priority=_send_priority(fields["send_priority"], backend) if "send_priority" in fields else False,
+        asks_for_usage=fields["ask_for_usage"].boolean() if "ask_for_usage" in fields else False,
     )
+
+
+def _send_priority(node: Node, backend: Backend | None) -> bool:
+    is_wanted = node.boolean()
+    if is_wanted and backend not in _TAKES_PRIORITY:
+        node.report(f"needs a backend that takes one: {' or '.join(_TAKES_PRIORITY)}")
+    return is_wanted
 
 
 def _in_place(cluster: str, node: Node, fields: Mapping[str, Node]) -> dict[Protocol, Frontend]:
@@ -42,13 +66,13 @@ def _in_place(cluster: str, node: Node, fields: Mapping[str, Node]) -> dict[Prot
 
 
 def _listed(cluster: str, fields: Mapping[str, Node]) -> dict[Protocol, Frontend]:
-    for key in (*_FRONTEND, _GRPC):
+    for key in (*_FRONTEND, *_OPTIONAL):
         if key in fields:
             fields[key].report("stands in each of the frontends, not beside them")
     frontends: dict[Protocol, Frontend] = {}
     over_grpc: dict[Protocol, Frontend] = {}
     for element in fields["frontends"].elements(empty="names no frontend"):
-        keys = element.fields(*_FRONTEND, _GRPC)
+        keys = element.fields(*_FRONTEND, *_OPTIONAL)
         frontend = _frontend(cluster, element, keys)
         if frontend is None:
             continue
@@ -68,9 +92,12 @@ def _frontend(cluster: str, node: Node, fields: Mapping[str, Node]) -> Frontend 
     model = fields["model"].text() if "model" in fields else ""
     endpoints = fields["endpoints"].elements(empty="names no endpoint") if "endpoints" in fields else []
     addresses = tuple(_endpoint(endpoint) for endpoint in endpoints)
+    operations = _operations(fields["operations"], spoken) if "operations" in fields else DEFAULT_OPERATIONS
     if spoken is None:
         return None
-    return Frontend(protocol=Protocol(spoken), model=model, endpoints=addresses, envoy_cluster=cluster)
+    return Frontend(
+        protocol=Protocol(spoken), model=model, endpoints=addresses, envoy_cluster=cluster, operations=operations
+    )
 
 
 def _over_grpc(cluster: str, frontend: Frontend, fields: Mapping[str, Node]) -> dict[Protocol, Frontend]:
@@ -83,6 +110,13 @@ def _over_grpc(cluster: str, frontend: Frontend, fields: Mapping[str, Node]) -> 
     grpc = Protocol.KSERVE_GRPC
     over_grpc = Frontend(protocol=grpc, model=frontend.model, endpoints=endpoints, envoy_cluster=f"{cluster}.{grpc}")
     return {grpc: over_grpc}
+
+
+def _operations(node: Node, spoken: _FrontendProtocol | None) -> frozenset[str]:
+    if spoken is _FrontendProtocol.TRITON:
+        node.report("is only for the protocol openai")
+    named = (element.choice(OpenAiOperation) for element in node.elements(empty="names no operation"))
+    return frozenset(operation.value for operation in named if operation is not None)
 
 
 def _endpoint(node: Node) -> str:

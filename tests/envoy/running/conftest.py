@@ -47,6 +47,7 @@ clusters:
   best: {{protocol: triton, model: m, endpoints: ["127.0.0.1:{best}"]}}
   shared: {{protocol: openai, model: m, endpoints: ["127.0.0.1:{standard}", "127.0.0.1:{best}"], affinity: session}}
   absent: {{protocol: openai, model: m, endpoints: ["127.0.0.1:{absent}"]}}
+  half: {{protocol: openai, model: m, endpoints: ["127.0.0.1:{absent}", "127.0.0.1:{standard}"]}}
 """
 
 
@@ -67,6 +68,8 @@ class Model:
     Attributes:
         release: when set, waited for after the first chunk.
         is_silent: takes the request and answers nothing.
+        breaks_off: closes after the chunks, of which more were promised; without chunks, before any answer.
+        pause_seconds: between headers and body.
     """
 
     requests: list[Request] = field(default_factory=list)
@@ -76,6 +79,8 @@ class Model:
     chunks: tuple[bytes, ...] = (b"{}",)
     release: asyncio.Event | None = None
     is_silent: bool = False
+    breaks_off: bool = False
+    pause_seconds: float = 0.0
     port: int = 0
 
     def reset(self) -> None:
@@ -99,14 +104,19 @@ class Model:
             writer.close()
 
     async def _answer(self, writer: asyncio.StreamWriter) -> None:
-        length = sum(len(chunk) for chunk in self.chunks)
+        if self.breaks_off and not self.chunks:
+            raise ConnectionAbortedError
+        length = sum(len(chunk) for chunk in self.chunks) + self.breaks_off
         lines = (f"HTTP/1.1 {self.status} -", f"content-type: {self.content_type}", *self.headers)
         writer.write("\r\n".join((*lines, f"content-length: {length}", "", "")).encode())
+        await asyncio.sleep(self.pause_seconds)
         for chunk in self.chunks:
             writer.write(chunk)
             await writer.drain()
             if self.release:
                 await self.release.wait()
+        if self.breaks_off:
+            raise ConnectionAbortedError
 
 
 async def _read_request(reader: asyncio.StreamReader) -> Request:
@@ -274,7 +284,13 @@ def _routed(cluster: str, *, body: bytes | None = None, charged_tokens: int = 7,
         common.body_mutation.body = body
     common.header_mutation.set_headers.extend(_header(name, value) for name, value in stamped.items())
     answer = Answer(request_body=ext_proc_pb2.BodyResponse(response=common))
-    metadata = {"decision": "admit", "model": "assistant", "protocol": "openai", "charged_tokens": charged_tokens}
+    metadata = {
+        "decision": "admit",
+        "model": "assistant",
+        "protocol": "openai",
+        "charged_tokens": charged_tokens,
+        "server_timing": "hg-queue;dur=0.0, hg-decide;dur=0.12",
+    }
     answer.dynamic_metadata.update({"headgate": metadata})
     return answer
 
@@ -292,7 +308,15 @@ def _refused(status: int, body: bytes, **headers: str) -> Answer:
     immediate.status.code = status
     immediate.headers.set_headers.extend(_header(name.replace("_", "-"), value) for name, value in headers.items())
     answer = Answer(immediate_response=immediate)
-    answer.dynamic_metadata.update({"headgate": {"verdict": "REJECT", "decision": "reject; reason=test"}})
+    answer.dynamic_metadata.update(
+        {
+            "headgate": {
+                "verdict": "REJECT",
+                "decision": "reject; reason=test",
+                "server_timing": "hg-queue;dur=9.0, hg-decide;dur=0.20",
+            }
+        }
+    )
     return answer
 
 

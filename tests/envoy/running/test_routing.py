@@ -94,6 +94,21 @@ def test_the_client_is_told_the_decision_and_not_what_a_model_says_of_it(stack: 
     assert response.headers["x-request-id"]
 
 
+def test_the_client_is_told_headgates_time_beside_the_models(stack: Stack, say: SimpleNamespace) -> None:
+    stack.models["standard"].headers = ("server-timing: prefill;dur=80",)
+
+    assert stack.post().headers["server-timing"] == "prefill;dur=80, hg-queue;dur=0.0, hg-decide;dur=0.12"
+
+    stack.extproc.on_body = lambda _: say.refused(429, b"{}", content_type="application/json")
+    assert stack.post().headers["server-timing"] == "hg-queue;dur=9.0, hg-decide;dur=0.20"
+
+
+def test_nobody_is_told_a_time_that_was_not_taken(stack: Stack, say: SimpleNamespace) -> None:
+    stack.extproc.on_body = lambda _: say.untouched()
+
+    assert "server-timing" not in stack.post("/v1/unknown").headers
+
+
 def test_a_connection_that_fails_is_tried_again_and_a_refusal_of_the_model_is_not(
     stack: Stack, say: SimpleNamespace
 ) -> None:

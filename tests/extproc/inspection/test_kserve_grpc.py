@@ -12,6 +12,7 @@ from tritonclient.grpc import service_pb2 as triton
 
 from extproc.inspection.kserve_grpc import asked_model, edit_message, inspect_message, rename_question
 from extproc.inspection.request import InferenceRequest, RequestError
+from extproc.inspection.target import Operation
 from extproc.tokens import estimate_tokens
 from headgate.policy.model import Protocol
 
@@ -58,6 +59,7 @@ def refused(message: bytes) -> RequestError:
 
 EXPECTED = InferenceRequest(
     protocol=Protocol.KSERVE_GRPC,
+    operation=Operation.INFER,
     model="assistant",
     prompt_bytes=19,
     prompt_tokens=estimate_tokens(HELLO),
@@ -87,7 +89,8 @@ def test_typed_tensors_are_read() -> None:
 def test_a_stream_is_one_and_a_model_that_is_no_language_model_has_no_prompt() -> None:
     request = read(raw(("text", "BYTES", text("x")), model="sentiment"), stream=True)
 
-    assert (request.stream, request.prompt_tokens, request.max_output_tokens) == (True, 0, None)
+    assert (request.operation, request.stream) == (Operation.STREAM_INFER, True)
+    assert (request.prompt_tokens, request.max_output_tokens) == (0, None)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ COMPLETION = Target(Protocol.OPENAI, Operation.COMPLETION)
 TARGETS = st.sampled_from([CHAT, COMPLETION])
 HELLO = "Hello, who are you?"
 HELLO_TOKENS = estimate_tokens(HELLO)
+TWICE_TOKENS = estimate_tokens(HELLO + HELLO)
 PER_MESSAGE = 4
-PER_IMAGE = 1024
+ESCAPED_TOKENS = estimate_tokens("\\u00e9\\ud83d\\ude00")
 DEEP = "[" * 100_000 + "]" * 100_000
 
 
@@ -69,6 +70,7 @@ def test_a_chat_is_read_whole() -> None:
         messages=1,
         session="u",
         prompt_prefix=HELLO,
+        fields=frozenset({"model", "max_tokens", "temperature"}),
     )
 
 
@@ -76,12 +78,12 @@ def test_a_chat_is_read_whole() -> None:
     ("messages", "prompt_bytes", "prompt_tokens", "images"),
     [
         ([{"role": "user", "content": HELLO}], 19, HELLO_TOKENS + PER_MESSAGE, 0),
-        ([{"role": "system", "content": HELLO}, {"role": "user", "content": HELLO}], 38, 2 * HELLO_TOKENS + 8, 0),
+        ([{"role": "system", "content": HELLO}, {"role": "user", "content": HELLO}], 38, TWICE_TOKENS + 8, 0),
         ([{"role": "user", "content": [{"type": "text", "text": HELLO}]}], 19, HELLO_TOKENS + PER_MESSAGE, 0),
         (
             [{"role": "user", "content": [{"text": HELLO}, {"type": "text", "text": HELLO}]}],
             38,
-            2 * HELLO_TOKENS + 4,
+            TWICE_TOKENS + 4,
             0,
         ),
         ([{"role": "assistant", "content": None}], 0, PER_MESSAGE, 0),
@@ -89,17 +91,17 @@ def test_a_chat_is_read_whole() -> None:
         ([{"role": "user", "content": ""}], 0, PER_MESSAGE, 0),
         ([{"role": "user", "content": []}], 0, PER_MESSAGE, 0),
         ([{}], 0, PER_MESSAGE, 0),
-        ([{"role": "user", "content": "\u00e9\U0001f600"}], 6, estimate_tokens("\u00e9\U0001f600") + PER_MESSAGE, 0),
+        ([{"role": "user", "content": "\u00e9\U0001f600"}], 18, ESCAPED_TOKENS + PER_MESSAGE, 0),
         (
             [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}],
             0,
-            PER_MESSAGE + PER_IMAGE,
+            PER_MESSAGE,
             1,
         ),
         (
             [{"content": [{"type": "text", "text": HELLO}, {"type": "image_url"}, {"type": "image_url"}]}],
             19,
-            HELLO_TOKENS + PER_MESSAGE + 2 * PER_IMAGE,
+            HELLO_TOKENS + PER_MESSAGE,
             2,
         ),
         ([{"content": [{"type": "input_audio", "input_audio": {"data": "AAAA"}}]}], 0, PER_MESSAGE, 0),
@@ -114,7 +116,7 @@ def test_a_chat_is_read_whole() -> None:
         "empty content",
         "no parts",
         "an empty message",
-        "beyond ascii",
+        "beyond ascii, in escapes as sent",
         "an image",
         "text and images",
         "a part of another kind",
@@ -138,7 +140,7 @@ def test_tools_count_by_their_json() -> None:
     text = json.dumps(tool)
     assert request.tools == 2
     assert request.prompt_bytes == plain.prompt_bytes + 2 * len(text)
-    assert request.prompt_tokens == plain.prompt_tokens + 2 * estimate_tokens(text)
+    assert request.prompt_tokens == estimate_tokens(HELLO + text + text) + PER_MESSAGE
 
 
 def test_tool_calls_of_earlier_turns_count_as_text() -> None:
@@ -150,11 +152,22 @@ def test_tool_calls_of_earlier_turns_count_as_text() -> None:
     assert request.prompt_tokens == estimate_tokens(json.dumps(calls)) + PER_MESSAGE
 
 
-def test_text_that_is_not_utf_8_is_refused_where_it_is_read_and_counted_where_it_is_not() -> None:
-    body = b'{"model":"assistant","messages":[{"content":"hi"}],"tools":[{"name":"\xff"}]}'
+@pytest.mark.parametrize("text", [b"\xff", b"\xed\xa0\x80"])
+def test_text_that_is_not_utf_8_counts_by_its_bytes_where_it_is_weighed_and_is_refused_where_it_decides(
+    text: bytes,
+) -> None:
+    body = b'{"model":"assistant","messages":[{"content":"%b"}],"tools":[{"name":"%b"}]}' % (text, text)
 
-    assert read(CHAT, body).tools == 1
-    assert refused(CHAT, body.replace(b"hi", b"\xff")).message == "The request body is not valid UTF-8."
+    assert read(CHAT, body).prompt_bytes == len(text) + len(b'{"name":""}') + len(text)
+    assert refused(CHAT, body.replace(b"assistant", text)).message == "The request body is not valid UTF-8."
+
+
+def test_a_long_prompt_is_weighed_to_within_a_few_percent_of_all_its_bytes() -> None:
+    text = "The quick brown fox, 42 of them, jumps over https://example.com/ABC?x=1; twice!\n" * 4000
+
+    request = read_chat(messages=[{"role": "user", "content": text}])
+
+    assert request.prompt_tokens == pytest.approx(estimate_tokens(text[:8000]) * len(text) / 8000, rel=0.1)
 
 
 @pytest.mark.parametrize("stream", [None, False, True])
@@ -169,9 +182,10 @@ def test_a_stream_is_asked_for_by_true_only(stream: bool | None) -> None:
     ("prompt", "prompt_bytes", "prompt_tokens", "messages", "choices"),
     [
         (HELLO, 19, HELLO_TOKENS, 1, 1),
+        (f" {HELLO}", 20, estimate_tokens(f" {HELLO}"), 1, 1),
         ("", 0, 0, 1, 1),
         ([HELLO], 19, HELLO_TOKENS, 1, 1),
-        ([HELLO, "Bye"], 22, HELLO_TOKENS + estimate_tokens("Bye"), 2, 2),
+        ([HELLO, "Bye"], 22, estimate_tokens(f"{HELLO}Bye"), 2, 2),
         ([1, 2, 3], 0, 3, 1, 1),
         ([[1, 2, 3]], 0, 3, 1, 1),
         ([[1, 2, 3], [4], []], 0, 4, 1, 3),
@@ -282,7 +296,9 @@ def test_n_may_be_null() -> None:
         (b"", None),
         (b"\xef\xbb\xbf{}", None),
         (b'{"model":"assistant","messages":[{"content":"a"}],"temperature":NaN}', None),
+        (b'{"model":"assistant","messages":[{"content":"a"}],"temperature":-Infinity}', None),
         (b'{"model":"assistant","messages":[{"content":"\\ud83d"}]}', None),
+        (b'{"model":"assistant","messages":[{"content":"a\n"}]}', None),
         (f'{{"model":"assistant","messages":{DEEP}}}'.encode(), "messages[0]"),
         (f'{{"model":"assistant","messages":[{{"content":"a"}}],"metadata":{DEEP}}}'.encode(), None),
         (f'{{"model":"assistant","messages":[{{"content":"a"}}],"tools":[{DEEP}]}}'.encode(), None),

@@ -19,10 +19,22 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()))
         ("/v1/chat/completions", Operation.CHAT),
         ("/v1/chat/completions?api-version=1", Operation.CHAT),
         ("/v1/completions", Operation.COMPLETION),
+        ("/v1/embeddings", Operation.EMBEDDINGS),
+        ("/v1/responses", Operation.RESPONSES),
     ],
 )
 def test_openais_inference_paths_leave_the_model_to_the_body(path: str, operation: Operation) -> None:
     assert parse_target("POST", path) == Target(OPENAI, operation)
+
+
+def test_messages_are_anthropics() -> None:
+    assert parse_target("POST", "/v1/messages?beta=true") == Target(Protocol.ANTHROPIC, Operation.MESSAGES)
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/v1/health/ready", "/ping"])
+def test_what_asks_for_health_is_metadata_of_no_api(path: str) -> None:
+    assert parse_target("GET", path) == Target(None, Operation.METADATA, None, path)
+    assert parse_target("POST", path).operation is Operation.OTHER
 
 
 @pytest.mark.parametrize(
@@ -101,7 +113,11 @@ def test_questions_about_models_are_metadata(method: str, path: str, target: Tar
         ("POST", "/V1/chat/completions", None, None),
         ("POST", "//v1/chat/completions", None, None),
         ("POST", "/v1/chat/completions#x", OPENAI, None),
-        ("POST", "/v1/embeddings", OPENAI, None),
+        ("POST", "/v1/images/generations", OPENAI, None),
+        ("GET", "/v1/messages", Protocol.ANTHROPIC, None),
+        ("POST", "/v1/messages/count_tokens", Protocol.ANTHROPIC, None),
+        ("POST", "/v1/messages/batches", Protocol.ANTHROPIC, None),
+        ("POST", "/v1/messages2", OPENAI, None),
         ("POST", "/v1/models", OPENAI, None),
         ("POST", "/v2/health/live", TRITON, None),
         ("POST", "/v2/repository/index", TRITON, None),

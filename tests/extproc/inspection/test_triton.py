@@ -71,6 +71,7 @@ def refused(body: bytes, target: Target = INFER, length: str | None = None) -> R
 def test_the_stock_ensembles_generate_is_read_whole() -> None:
     assert generate(text_input=HELLO, max_tokens=50, stream=True, bad_words="") == InferenceRequest(
         protocol=Protocol.TRITON,
+        operation=Operation.GENERATE,
         model="assistant",
         stream=True,
         prompt_bytes=19,

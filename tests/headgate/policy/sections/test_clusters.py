@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from headgate.policy.model import Affinity, Capacity, Cluster, Frontend, Policy, Price, Protocol
+from headgate.policy.model import Affinity, Backend, Capacity, Cluster, Frontend, Policy, Price, Protocol
 
 Accepted = Callable[[str, str], Policy]
 Refused = Callable[[str, str], list[str]]
@@ -204,3 +204,52 @@ def test_a_listed_frontend_may_have_grpc_as_well(accepted: Accepted) -> None:
 def test_a_cluster_may_keep_sessions_or_prefixes_together(accepted: Accepted, affinity: Affinity) -> None:
     assert accepted(BIG, f"  big: {{{IN_PLACE}, affinity: {affinity}}}").clusters["big"].affinity is affinity
     assert accepted(BIG, BIG).clusters["big"].affinity is Affinity.OFF
+
+
+def test_a_cluster_says_what_runs_there_and_what_it_can_be_asked_for(accepted: Accepted) -> None:
+    policy = accepted(
+        BIG,
+        f"  big: {{{IN_PLACE}, operations: [messages, chat], backend: vllm, send_priority: true, ask_for_usage: true}}",
+    )
+
+    cluster = policy.clusters["big"]
+    assert (cluster.backend, cluster.sends_priority, cluster.asks_for_usage) == (Backend.VLLM, True, True)
+    frontend = cluster.frontends[Protocol.OPENAI]
+    assert frontend.operations == {"messages", "chat"}
+    assert cluster.frontend_for(Protocol.ANTHROPIC, "messages") is frontend
+    assert cluster.frontend_for(Protocol.OPENAI, "chat") is frontend
+    assert cluster.frontend_for(Protocol.OPENAI, "embeddings") is None
+    assert cluster.frontend_for(Protocol.TRITON, "generate") is None
+
+
+def test_without_a_word_a_server_of_openais_api_chats_and_completes(accepted: Accepted) -> None:
+    cluster = accepted(BIG, BIG).clusters["big"]
+
+    assert cluster.frontends[Protocol.OPENAI].operations == {"chat", "text_completion"}
+    assert (cluster.backend, cluster.sends_priority, cluster.asks_for_usage) == (None, False, False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ("operations: []", "operations: names no operation"),
+        (
+            "operations: [speak]",
+            "operations[0]: has to be one of chat, text_completion, embeddings, responses, messages, not 'speak'",
+        ),
+        ("backend: sglang", "backend: has to be one of trtllm, vllm, triton, not 'sglang'"),
+        ("send_priority: true", "send_priority: needs a backend that takes one: trtllm or vllm"),
+        ("backend: triton, send_priority: true", "send_priority: needs a backend that takes one: trtllm or vllm"),
+        ("ask_for_usage: please", "ask_for_usage: has to be true or false, not 'please'"),
+    ],
+)
+def test_what_a_cluster_cannot_be_is_named(fields: str, expected: str, refused: Refused) -> None:
+    assert refused(BIG, f"  big: {{{IN_PLACE}, {fields}}}") == [f"policy.yaml:13 clusters.big.{expected}"]
+
+
+def test_a_triton_has_no_operations_of_openais(refused: Refused) -> None:
+    fields = "protocol: triton, model: m, endpoints: ['h:1'], operations: [chat]"
+
+    assert refused(BIG, f"  big: {{{fields}}}") == [
+        "policy.yaml:13 clusters.big.operations: is only for the protocol openai"
+    ]

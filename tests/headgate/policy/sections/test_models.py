@@ -117,3 +117,43 @@ def test_a_model_without_routes_is_named(refused: Refused) -> None:
     assert refused("    routes:\n      - {cluster: big}", "    {}") == [
         "policy.yaml:9 models.chat: 'routes' is missing"
     ]
+
+
+def test_a_model_prices_its_images_and_audio_and_a_route_its_decoding(accepted: Accepted) -> None:
+    policy = accepted(
+        ROUTE,
+        """\
+      - {cluster: big, overrides: {temperature: 0, stop: ["###"], seed: 7, reasoning_effort: low}}
+      - {cluster: big}
+    image_tokens: 256
+    audio_tokens_per_second: 12.5""",
+    )
+
+    model = policy.models["chat"]
+    assert (model.image_tokens, model.audio_tokens_per_second) == (256, 12.5)
+    assert model.routes[0].overrides == {"temperature": 0, "stop": ("###",), "seed": 7, "reasoning_effort": "low"}
+    assert model.routes[1].overrides == {}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ("{temperature: 2.5}", "overrides.temperature: has to be at most 2, not '2.5'"),
+        ("{temperature: hot}", "overrides.temperature: has to be a number, not 'hot'"),
+        ("{top_p: 0}", "overrides.top_p: has to be at least 1e-06, not '0'"),
+        ("{top_k: 1.5}", "overrides.top_k: has to be a whole number, not '1.5'"),
+        ("{seed: true}", "overrides.seed: has to be a whole number, not 'true'"),
+        ("{stop: []}", "overrides.stop: names no text"),
+        ("{stop: x}", "overrides.stop: has to be a list, not 'x'"),
+        (
+            "{reasoning_effort: much}",
+            "overrides.reasoning_effort: has to be one of none, minimal, low, medium, high, xhigh, max, not 'much'",
+        ),
+        ("{temprature: 1}", "overrides.temprature: unknown key; did you mean 'temperature'?"),
+        ("{max_tokens: 1}", "overrides.max_tokens: unknown key"),
+    ],
+)
+def test_a_wrong_override_is_named(overrides: str, expected: str, refused: Refused) -> None:
+    assert refused(ROUTE, f"      - {{cluster: big, overrides: {overrides}}}") == [
+        f"policy.yaml:11 models.chat.routes[0].{expected}"
+    ]

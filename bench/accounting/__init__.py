@@ -1,0 +1,1 @@
+"""What accounting costs: CPU a finished request, memory, and a scrape of its metrics."""
