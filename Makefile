@@ -28,7 +28,7 @@ envoy: $(READY)
 	$(BIN)/headgate render envoy --output envoy
 
 lock: $(READY)
-	$(BIN)/uv pip compile -q pyproject.toml --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/runtime.txt
+	$(BIN)/uv pip compile -q pyproject.toml --extra redis --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/runtime.txt
 	$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra local --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/dev.txt
 	$(BIN)/uv pip compile -q requirements/triton.in --no-deps --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/triton.txt
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from extproc.identity import Identity
 from extproc.routing import Destination
-from headgate.policy.model import Policy, Queue, Rung
+from headgate.policy.model import Policy, Queue, Rung, Tier
 from headgate.store import LeaseRequest, Scope, whole_share
 
+RECOVERING = "cluster_recovering"
+"""The reason of a request that was degraded because those just before it were."""
+BACKLOG_SHARE = 0.125
+"""Of the tightest promised time to first token, that prompts of other tiers may fill before they have to wait."""
 _RELIEVED_BY_DEGRADING = (Scope.CLUSTER, Scope.CLUSTER_TOKENS)
 
 
@@ -18,25 +24,51 @@ def tenant_concurrency(identity: Identity) -> int | None:
     return own if own is not None else identity.tier.tenant_concurrency
 
 
-def question(policy: Policy, identity: Identity, destination: Destination) -> LeaseRequest:
-    """Everything the store needs to say yes or no in one step."""
+def question(policy: Policy, identity: Identity, destination: Destination, request_limit: int | None) -> LeaseRequest:
+    """Everything the store needs to say yes or no in one step.
+
+    Args:
+        request_limit: of the cluster, as policy or experience has it now.
+    """
     capacity = destination.cluster.capacity
+    per_minute = capacity.prompt_tokens_per_minute
     return LeaseRequest(
         tenant=identity.tenant.name,
         tier=identity.tier.name,
         cluster=destination.cluster.name,
+        priority=identity.tier.priority,
         tokens=destination.charged_tokens,
         tenant_limit=tenant_concurrency(identity),
         tier_limit=identity.tier.tier_concurrency,
-        cluster_limit=capacity.requests,
+        cluster_limit=request_limit,
         cluster_token_limit=capacity.tokens,
         reserved={name: tier.reserved for name, tier in policy.tiers.items() if tier.reserved},
+        prompt_tokens=destination.prompt_tokens,
+        prompt_tokens_per_second=None if per_minute is None else per_minute / 60.0,
+        max_backlog_seconds=None if per_minute is None else max_backlog_seconds(policy, identity.tier),
     )
+
+
+def max_backlog_seconds(policy: Policy, tier: Tier) -> float | None:
+    """How long a tier's request may have to wait for prompts before its own; None for a tier that is not held back.
+
+    That is the one with the tightest promise, for whose sake the others are, and those that would be degraded or
+    refused instead of waiting.
+    """
+    promises = [each.ttft_slo_seconds for each in policy.tiers.values() if each.ttft_slo_seconds is not None]
+    if not promises or tier.ttft_slo_seconds == min(promises) or tier.on_overload[0] is not Rung.QUEUE:
+        return None
+    return BACKLOG_SHARE * min(promises)
 
 
 def passing_question(identity: Identity) -> LeaseRequest:
     """The question for a request that runs no model: only its tenant's concurrency counts."""
     return LeaseRequest(tenant=identity.tenant.name, tier=identity.tier.name, tenant_limit=tenant_concurrency(identity))
+
+
+def is_closed(request: LeaseRequest) -> bool:
+    """Whether some limit of 0 lets nothing through, however long anybody waits."""
+    return 0 in (request.tenant_limit, request.tier_limit, request.cluster_limit, request.cluster_token_limit)
 
 
 def idle_room_tokens(policy: Policy, identity: Identity, destination: Destination) -> int | None:
@@ -56,14 +88,29 @@ def can_ever_fit(policy: Policy, identity: Identity, destination: Destination) -
 
 @dataclass(slots=True)
 class Ladder:
-    """The rungs of a tier that one request has not tried yet, and the cheaper places left to try."""
+    """The rungs of a tier that one request has not tried yet: its first choice, and the cheaper places left to try."""
 
     rungs: list[Rung]
     queue: Queue | None
+    first: Destination
     cheaper: list[Destination]
+    is_first_skipped: bool = False
+
+    def start(self, *, is_degraded: bool) -> Destination:
+        """Where to try first.
+
+        Args:
+            is_degraded: the tier is being degraded at its first choice: a cheaper place goes before it, and before
+                any wait.
+        """
+        if not is_degraded or not self.cheaper or Rung.DEGRADE not in self.rungs:
+            return self.first
+        self.rungs = [Rung.DEGRADE, *(rung for rung in self.rungs if rung is not Rung.DEGRADE)]
+        self.is_first_skipped = True
+        return replace(self.cheaper.pop(0), reason=RECOVERING)
 
     def next(self, refused: Scope) -> Queue | Destination | None:
-        """What to try after a refusal: wait, run there, or (None) be told no."""
+        """What to try after a refusal: wait (for the first choice), run there, or (None) be told no."""
         while self.rungs:
             match self.rungs[0]:
                 case Rung.QUEUE:
@@ -71,9 +118,18 @@ class Ladder:
                     if self.queue is not None:
                         return self.queue
                 case Rung.DEGRADE:
-                    if self.cheaper and refused in _RELIEVED_BY_DEGRADING:
-                        return self.cheaper.pop(0)
+                    if refused in _RELIEVED_BY_DEGRADING and (place := self._place()) is not None:
+                        return place
                     self.rungs.pop(0)
                 case Rung.REJECT:
                     return None
+        return None
+
+    def _place(self) -> Destination | None:
+        if self.cheaper:
+            return self.cheaper.pop(0)
+        if self.is_first_skipped:
+            # It may have room by now, or just not enough for all to return.
+            self.is_first_skipped = False
+            return self.first
         return None

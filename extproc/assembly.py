@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from extproc.affinity import AffinityNames
+from extproc.capacity import CapacityTracker
 from extproc.desk import AdmissionDesk
 from extproc.events import Decision
 from extproc.gauges import watch_room
@@ -14,16 +16,32 @@ from extproc.service import ExtProcService
 from extproc.signals import ClusterSignals
 from headgate.errors import SettingsError
 from headgate.lifecycle import Process
-from headgate.store import Scope
+from headgate.metrics import Metrics
+from headgate.policy.model import Policy
+from headgate.record import RequestRecord
+from headgate.redis.url import read_redis_url
+from headgate.settings import Settings
+from headgate.store import Scope, Store
 from headgate.store.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from headgate.store.redis.store import RedisStore
 
 
 def assemble(process: Process) -> ExtProcService:
     """The service of this process, its gauges registered."""
-    store = MemoryStore(time.monotonic)
-    desk = AdmissionDesk(store)
+    store = _store(process)
     policy = process.policy.current
-    signals = ClusterSignals(policy, store, desk.queue)
+    capacity = CapacityTracker(policy)
+    desk = AdmissionDesk(store, capacity.as_of_now)
+    signals = ClusterSignals(policy, store, desk.queue, capacity=capacity)
+
+    def learn(record: RequestRecord) -> None:
+        in_flight = store.usage(record.cluster).requests + 1
+        if capacity.learn(record, in_flight, None, time.monotonic()):
+            desk.recheck(record.cluster)
+
+    process.records.follow(learn)
     service = ExtProcService(
         policy=policy,
         desk=desk,
@@ -40,6 +58,16 @@ def assemble(process: Process) -> ExtProcService:
         "How full a cluster is, 0 to 1.",
         ("cluster",),
         lambda: [((name,), signals.saturation(name)) for name in policy().clusters],
+    )
+    metrics.watch(
+        "cluster_limit",
+        "Requests a cluster runs at once, by the policy or as learnt; nothing where there is no limit.",
+        ("cluster",),
+        lambda: [
+            ((cluster.name,), limit)
+            for cluster in policy().clusters.values()
+            if (limit := signals.request_limit(cluster)) is not None
+        ],
     )
     metrics.watch(
         "queue_depth",
@@ -70,3 +98,40 @@ def _trace(process: Process) -> Callable[[Decision, float], None] | None:
     spans = DecisionSpans(process.settings.otlp_endpoint)
     process.parts.append(spans)
     return spans.report
+
+
+def _store(process: Process) -> Store:
+    if process.settings.store == "memory":
+        _watch(process.metrics, lambda: True, lambda: 1)
+        return MemoryStore(time.monotonic)
+    store = _redis_store(process.settings, process.policy.current, process.metrics)
+    process.parts.append(store)
+    return store
+
+
+def _redis_store(settings: Settings, policy: Callable[[], Policy], metrics: Metrics) -> RedisStore:
+    try:
+        from headgate.redis.connection import connect
+        from headgate.store.redis.store import RedisStore
+    except ModuleNotFoundError:
+        raise SettingsError("store: redis needs the extra: pip install 'headgate[redis]'") from None
+
+    def observe(seconds: float, outcome: str) -> None:
+        metrics.store_call_seconds.labels().observe(seconds)
+        if outcome != "answered":
+            metrics.store_errors.labels(outcome).inc()
+
+    store = RedisStore(
+        connect(read_redis_url(settings.redis_url)),
+        on_failure=lambda: policy().on_store_failure,
+        clock=time.monotonic,
+        lease_seconds=settings.lease_seconds,
+        observe=observe,
+    )
+    _watch(metrics, lambda: store.is_answering, lambda: store.sidecars)
+    return store
+
+
+def _watch(metrics: Metrics, is_answering: Callable[[], bool], sidecars: Callable[[], int]) -> None:
+    metrics.watch("store_answers", "1 while the store answers.", (), lambda: [((), is_answering())])
+    metrics.watch("store_sidecars", "Sidecars that share the store.", (), lambda: [((), sidecars())])

@@ -1,7 +1,7 @@
 """The admission desk: puts an exchange's questions to the store, and keeps those who wait for an answer.
 
 A release wakes the desk, which asks again for those it may concern, in the queue's order; nothing polls, and nobody
-who waits costs a task.
+who waits costs a task. Prompts a cluster has yet to compute hold back tiers that promise less.
 """
 
 from __future__ import annotations
@@ -10,29 +10,44 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
+from msgspec.structs import replace
+
 from extproc.events import AcquireLease, JoinQueue, LeaseGranted, LeaseRefused, StoreFailed
-from extproc.queue import FairQueue, Waiter
-from headgate.store import Lease, Refused, Scope, Store
+from extproc.lane import Waiter
+from extproc.prefill import PrefillBacklog
+from extproc.queue import FairQueue, NoPlace
+from headgate.store import Claim, Lease, LeaseRequest, Refused, Scope, Store
+from headgate.store.ledger import MAX_RETRY_AFTER_SECONDS, MIN_RETRY_AFTER_SECONDS
 
 Answer = LeaseGranted | LeaseRefused | StoreFailed
 TakeAnswer = Callable[[Answer], None]
 """Told the answer, once. It may not raise: others are served in the same turn."""
 _RETRY_AFTER_SECONDS = 1.0
-"""For a refusal that the store, which knows how long leases are held, was not asked about."""
+"""For a refusal that the store was not asked about, while the pace of the queue is not known."""
 
 
 class AdmissionDesk:
-    """One per sidecar; everything on one event loop."""
+    """One per sidecar; everything on one event loop.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        as_of_now: brings a question that has waited up to date.
+    """
+
+    def __init__(
+        self, store: Store, as_of_now: Callable[[LeaseRequest], LeaseRequest] = lambda request: request
+    ) -> None:
         self._store = store
+        self._as_of_now = as_of_now
         self.queue = FairQueue()
+        self._prefill = PrefillBacklog()
+        self._held_back: set[str] = set()
         self._waiting: dict[int, Waiting] = {}
         self._due: set[str] = set()
         self._is_dispatch_due = False
         self._open_offer: _Offer | None = None
         self._releases = 0
         store.on_release(self._on_release)
+        store.serve_line(self)
 
     def acquire(self, effect: AcquireLease, answer: TakeAnswer) -> None:
         """Ask once; without asking, no to a request that would pass one that waits.
@@ -41,23 +56,29 @@ class AdmissionDesk:
         """
         cluster = effect.request.cluster
         if cluster is not None and self.queue.has_claim(cluster, effect.priority):
-            answer(LeaseRefused(Scope.CLUSTER, _RETRY_AFTER_SECONDS))
+            retry_after_seconds = _retry_after(self.queue.claims_met_in_seconds(cluster, effect.priority))
+            answer(LeaseRefused(Scope.CLUSTER, retry_after_seconds))
             return
-        self._store.acquire(effect.request, lambda outcome: answer(_as_answer(outcome)))
+        held_back_seconds = self._prefill.excess_seconds(effect.request, _now())
+        if held_back_seconds:
+            answer(LeaseRefused(Scope.CLUSTER, _retry_after(held_back_seconds)))
+            return
+        self._store.acquire(effect.request, lambda outcome: answer(self._as_answer(outcome)))
 
     def wait(self, effect: JoinQueue, answer: TakeAnswer) -> Waiting | None:
-        """Wait for a slot; None when the queue is full, and `answer` has been told."""
+        """Wait for a slot; None when there is no place, and `answer` has been told."""
         loop = asyncio.get_running_loop()
         waiter = self.queue.join(
-            effect.request,
+            replace(effect.request, waiting_since=loop.time()),
             queue=effect.queue,
             priority=effect.priority,
             weight=effect.weight,
             size_bytes=effect.size_bytes,
             now=loop.time(),
+            max_wait_seconds=effect.max_wait_seconds,
         )
-        if waiter is None:
-            answer(LeaseRefused(effect.scope, _RETRY_AFTER_SECONDS, queue_reason="queue_full"))
+        if isinstance(waiter, NoPlace):
+            answer(LeaseRefused(effect.scope, _retry_after(waiter.expected_wait_seconds), waiter.reason))
             return None
         # Something may have been released between the refusal and now: asked before the time is up, however short.
         self._ask_again(effect.request.cluster or "")
@@ -69,12 +90,33 @@ class AdmissionDesk:
         """Give a slot back."""
         self._store.release(lease)
 
+    def recheck(self, cluster: str) -> None:
+        """There may be room at a cluster without a release: ask again for all who wait for some."""
+        self.queue.reopen(cluster)
+        self._ask_again(cluster)
+
+    def clusters(self) -> list[str]:
+        """The clusters somebody waits for here."""
+        return self.queue.clusters()
+
+    def claims(self, cluster: str) -> list[Claim]:
+        """Who could be next there."""
+        return [Claim(waiter.request, waiting) for waiter, waiting in self.queue.heads(cluster)]
+
+    def ask_again(self) -> None:
+        """Anything may have become free, unheard."""
+        self._releases += 1
+        self.queue.released_unheard()
+        for cluster in self.queue.clusters():
+            self._ask_again(cluster)
+
     def forget(self, waiter: Waiter) -> None:
         """Take one who leaves out of the queue; without effect for one who was served or told no."""
         if self._waiting.pop(waiter.ticket, None) is None:
             return
         self.queue.leave(waiter)
         cluster = waiter.request.cluster or ""
+        self._store.line_changed(cluster)
         if self.queue.depth(cluster):
             # Room kept together for one who has left is for those behind it.
             self._ask_again(cluster)
@@ -107,10 +149,28 @@ class AdmissionDesk:
         """Offer a slot to one after another; goes on in `_settle` when the store takes its time."""
         self._is_dispatch_due = False
         while self._open_offer is None and (waiter := self._next()) is not None:
+            if self._is_held_back(waiter):
+                continue
             offer = _Offer(waiter, self._releases)
-            self._store.acquire(waiter.request, partial(self._settle, offer))
+            self._store.acquire(self._as_of_now(waiter.request), partial(self._settle, offer))
             if not offer.is_settled:
                 self._open_offer = offer
+
+    def _is_held_back(self, waiter: Waiter) -> bool:
+        """Whether prompts before it have to be computed first; then all of its tier wait until they are."""
+        excess_seconds = self._prefill.excess_seconds(waiter.request, _now())
+        if not excess_seconds:
+            return False
+        self.queue.hold_back(waiter)
+        cluster = waiter.request.cluster or ""
+        if cluster not in self._held_back:
+            self._held_back.add(cluster)
+            asyncio.get_running_loop().call_later(excess_seconds, self._on_computed, cluster)
+        return True
+
+    def _on_computed(self, cluster: str) -> None:
+        self._held_back.discard(cluster)
+        self.recheck(cluster)
 
     def _next(self) -> Waiter | None:
         while self._due:
@@ -143,9 +203,19 @@ class AdmissionDesk:
             # Left while the store made up its mind.
             self.release(lease)
             return
-        self.queue.granted(waiter)
+        self._prefill.sent(lease.request, _now())
+        self.queue.granted(waiter, _now())
+        self._store.line_changed(waiter.request.cluster or "")
         waiting.timer.cancel()
         waiting.answer(LeaseGranted(lease, _now() - waiter.joined_at))
+
+    def _as_answer(self, outcome: Lease | Refused | None) -> Answer:
+        if outcome is None:
+            return StoreFailed()
+        if isinstance(outcome, Refused):
+            return LeaseRefused(outcome.scope, outcome.retry_after_seconds)
+        self._prefill.sent(outcome.request, _now())
+        return LeaseGranted(outcome)
 
 
 class Waiting:
@@ -176,13 +246,11 @@ class _Offer:
         self.is_settled = False
 
 
-def _as_answer(outcome: Lease | Refused | None) -> Answer:
-    if outcome is None:
-        return StoreFailed()
-    if isinstance(outcome, Refused):
-        return LeaseRefused(outcome.scope, outcome.retry_after_seconds)
-    return LeaseGranted(outcome)
-
-
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _retry_after(expected_wait_seconds: float | None) -> float:
+    if expected_wait_seconds is None:
+        return _RETRY_AFTER_SECONDS
+    return min(max(expected_wait_seconds, MIN_RETRY_AFTER_SECONDS), MAX_RETRY_AFTER_SECONDS)

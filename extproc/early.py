@@ -45,4 +45,4 @@ def _refuse_tenant(identity: Identity, signals: Signals) -> Refusal | None:
         return None
     if signals.in_flight(Scope.TENANT, identity.tenant.name) < limit:
         return None
-    return refusal.no_room(Scope.TENANT, None, _RETRY_AFTER_SECONDS)
+    return refusal.contended(Scope.TENANT, _RETRY_AFTER_SECONDS if limit else None)

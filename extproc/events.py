@@ -77,6 +77,11 @@ class LeaseRefused(msgspec.Struct, frozen=True):
     queue_reason: str | None = None
     waited_seconds: float = 0.0
 
+    @property
+    def reason(self) -> str:
+        """The word for it in metric, log and header."""
+        return self.queue_reason or self.scope.value
+
 
 class StoreFailed(msgspec.Struct, frozen=True):
     """The store gave no answer in time."""

@@ -7,7 +7,6 @@ machine needs from outside comes back as an event. Each message of Envoy's gets 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -16,10 +15,12 @@ from extproc.admission import (
     Ladder,
     can_ever_fit,
     idle_room_tokens,
+    is_closed,
     passing_question,
     question,
 )
-from extproc.affinity import AFFINITY_HEADER, AffinityNames
+from extproc.affinity import AffinityNames
+from extproc.attempt import Attempt
 from extproc.deadline import client_patience_seconds
 from extproc.early import HAS_TO_BUFFER, refuse_early
 from extproc.events import (
@@ -56,24 +57,11 @@ from extproc.media import with_media_priced
 from extproc.message_stream import Course, MessageStream
 from extproc.refusal import Refusal
 from extproc.rewrite import Rewrite, rewrite
-from extproc.routing import Destination, NoDestination, Signals, degraded_routes, find_route
-from extproc.stamps import metadata, stamp
+from extproc.routing import NoDestination, Signals, degraded_routes, find_route
+from extproc.stamps import metadata, routed, stamp
 from headgate.policy.model import OnStoreFailure, Policy, Queue
-from headgate.store import Lease, Scope
+from headgate.store import Lease, LeaseRequest, Scope
 from headgate.transport import StatusCode
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """A request on its way to a lease: where it wants to run now, and what is left if that is refused.
-
-    `body` is plain: decompressed and, of gRPC, the first message.
-    """
-
-    request: InferenceRequest
-    body: bytes
-    destination: Destination
-    ladder: Ladder
 
 
 class Exchange:
@@ -90,7 +78,7 @@ class Exchange:
         self._target = Target(None, Operation.OTHER)
         self._identity: Identity | None = None
         self._phase = Phase.REQUEST_HEADERS
-        self._attempt: _Attempt | None = None
+        self._attempt: Attempt | None = None
         self._stream: MessageStream | None = None
         self._course: Course | None = None
         self._lease: Lease | None = None
@@ -235,13 +223,19 @@ class Exchange:
             for place in degraded_routes(self._policy, identity, request, found)
             if can_ever_fit(self._policy, identity, place)
         ]
-        ladder = Ladder(list(identity.tier.on_overload), identity.tier.queue, cheaper)
-        self._attempt = _Attempt(request, body, found, ladder)
+        ladder = Ladder(list(identity.tier.on_overload), identity.tier.queue, found, cheaper)
+        self._attempt = Attempt(request, body, found, ladder)
         if not can_ever_fit(self._policy, identity, found):
             return self._on_never_fits(identity, self._attempt)
-        return [AcquireLease(question(self._policy, identity, found), identity.tier.priority)]
+        is_degraded = self._signals.is_degraded(identity.tier, found.cluster.name)
+        self._attempt.destination = ladder.start(is_degraded=is_degraded)
+        return [AcquireLease(self._question(identity, self._attempt), identity.tier.priority)]
 
-    def _on_never_fits(self, identity: Identity, attempt: _Attempt) -> list[Effect]:
+    def _question(self, identity: Identity, attempt: Attempt) -> LeaseRequest:
+        destination = attempt.destination
+        return question(self._policy, identity, destination, self._signals.request_limit(destination.cluster))
+
+    def _on_never_fits(self, identity: Identity, attempt: Attempt) -> list[Effect]:
         room = idle_room_tokens(self._policy, identity, attempt.destination) or 0
         return self._reject(refusal.too_long(attempt.destination.charged_tokens, room))
 
@@ -253,9 +247,9 @@ class Exchange:
         self._lease = granted.lease
         if self._attempt is None:
             return self._pass_on(self._identity)
-        return self._admit(self._identity, self._attempt, granted.waited_seconds)
+        return self._admit(self._identity, self._attempt, self._attempt.waited_seconds + granted.waited_seconds)
 
-    def _admit(self, identity: Identity, attempt: _Attempt, waited_seconds: float) -> list[Effect]:
+    def _admit(self, identity: Identity, attempt: Attempt, waited_seconds: float) -> list[Effect]:
         self._is_decided = True
         destination = attempt.destination
         try:
@@ -266,25 +260,19 @@ class Exchange:
         verdict = Verdict.QUEUE if waited_seconds else Verdict.ADMIT
         verdict = Verdict.DEGRADE if destination.is_degraded else verdict
         decision = self._decision(verdict, destination.reason, 200, waited_seconds)
-        headers = {"x-model-cluster": destination.frontend.envoy_cluster, **stamp(identity, attempt.request.model)}
         wanted = destination.cluster.affinity
-        if name := self._affinity.name(wanted, identity.tenant.name, self._headers, attempt.request):
-            headers[AFFINITY_HEADER] = name
-        if changed.path is not None:
-            headers[":path"] = changed.path
-        if changed.body is not None:
-            headers["content-length"] = str(len(changed.body))
+        group = self._affinity.name(wanted, identity.tenant.name, self._headers, attempt.request)
         attempt.body = b""
         forward = Forward(
             phase=self._phase,
-            set_headers=headers,
+            set_headers=stamp(identity, attempt.request.model) | routed(destination, changed, group),
             remove_headers=(ENCODING_HEADER,) if changed.body is not None and ENCODING_HEADER in self._headers else (),
             body=changed.body,
             metadata=metadata(decision),
         )
         return [forward, *pieces, Report(decision)]
 
-    def _fit(self, identity: Identity, attempt: _Attempt) -> tuple[Rewrite, list[SendBody]]:
+    def _fit(self, identity: Identity, attempt: Attempt) -> tuple[Rewrite, list[SendBody]]:
         if self._stream is None:
             return rewrite(self._target, self._headers, attempt.request, attempt.destination, attempt.body), []
         course = Course(identity, attempt.request, attempt.destination)
@@ -307,24 +295,29 @@ class Exchange:
         attempt = self._attempt
         if self._is_decided or self._identity is None:
             return []
-        step = attempt.ladder.next(refused.scope) if attempt is not None else None
-        if attempt is None or step is None:
-            no_room = refusal.no_room(refused.scope, refused.queue_reason, refused.retry_after_seconds)
-            return self._reject(no_room, refused.waited_seconds)
+        if attempt is None:
+            return self._reject(_told(refused, passing_question(self._identity)))
+        attempt.waited_seconds += refused.waited_seconds
+        step = attempt.ladder.next(refused.scope)
+        if step is None:
+            told = _told(refused, self._question(self._identity, attempt))
+            return self._reject(told, attempt.waited_seconds)
         if isinstance(step, Queue):
+            attempt.destination = attempt.ladder.first
             return [self._join(self._identity, attempt, step, refused.scope, now - self._started_at)]
-        reason = refused.queue_reason or refused.scope.value
-        attempt.destination = replace(step, reason=reason)
-        return [AcquireLease(question(self._policy, self._identity, step), self._identity.tier.priority)]
+        if attempt.destination is attempt.ladder.first:
+            self._signals.begin_degrading(self._identity.tier, attempt.destination.cluster.name, refused.scope)
+        attempt.destination = step if step is attempt.ladder.first else replace(step, reason=refused.reason)
+        return [AcquireLease(self._question(self._identity, attempt), self._identity.tier.priority)]
 
     def _join(
-        self, identity: Identity, attempt: _Attempt, queue: Queue, scope: Scope, elapsed_seconds: float
+        self, identity: Identity, attempt: Attempt, queue: Queue, scope: Scope, elapsed_seconds: float
     ) -> JoinQueue:
         patience_seconds = client_patience_seconds(self._headers)
         is_client_first = patience_seconds is not None and patience_seconds - elapsed_seconds < queue.max_wait_seconds
         left_seconds = max(0.0, (patience_seconds or 0.0) - elapsed_seconds)
         return JoinQueue(
-            request=question(self._policy, identity, attempt.destination),
+            request=self._question(identity, attempt),
             queue=queue,
             priority=identity.tier.priority,
             weight=identity.tenant.weight,
@@ -394,3 +387,7 @@ class Exchange:
             queue_wait_seconds=waited_seconds,
             traceparent=self._headers.get("traceparent"),
         )
+
+
+def _told(refused: LeaseRefused, request: LeaseRequest) -> Refusal:
+    return refusal.contended(refused.reason, None if is_closed(request) else refused.retry_after_seconds)

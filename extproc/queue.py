@@ -1,144 +1,42 @@
 """Who waits for a slot, and whose turn it is.
 
-A line per cluster and tier. Between tiers the better priority goes first, and every `AGEING_SECONDS` of waiting count
-as one step of priority, so that no tier starves. Inside a tier, tenants share by deficit round robin on token cost
+A line per cluster and tier. Between tiers the better priority goes first, but a tier that starved for
+`STARVED_SECONDS` gets a slot now and then. Inside a tier, tenants share by deficit round robin on token cost
 and weight; inside a tenant, first come first served. Whoever is refused for a scope of its own (tenant, tier) stands
-aside until something of that scope is released, and holds up nobody else.
+aside until something of that scope is released, and holds up nobody else. Who cannot be served in time is not let in.
 
 Pure bookkeeping: nothing here waits or reads a clock.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
-from collections import OrderedDict, defaultdict
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass
 
+from extproc.lane import Lane, Waiter
+from extproc.pace import Pace
 from headgate.policy.model import Queue
 from headgate.store import LeaseRequest, Scope
 
-AGEING_SECONDS = 20.0
-"""A request of priority p is served before fresh ones of priority q < p after (p - q) times this, at the latest."""
+STARVED_SECONDS = 20.0
+"""A tier of which somebody has waited, and nobody was served, for so long gets the next slot."""
+STARVED_GRANTS = 8
+"""No more than one slot in so many goes to a starved tier, so that priorities hold however long an overload lasts."""
+PATIENT_SECONDS = 20.0
+"""A request too big for the room left lets smaller ones pass for so long; then the room is kept for it."""
+TOO_LONG_MARGIN = 1.25
+"""How far the expected wait has to exceed the longest one allowed before nobody is let in."""
 _MAX_PASSED_FOR_TOKENS = 16
 """How many tenants whose request is too big for the room left are passed over before their tier is taken for full."""
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class Waiter:
-    """One waiting request; `joined_at` in seconds, monotonic."""
+@dataclass(frozen=True, slots=True)
+class NoPlace:
+    """Why a request may not wait (`queue_full`, `queue_too_long`), and how long it would; None when that is unknown."""
 
-    ticket: int
-    request: LeaseRequest
-    weight: float
-    size_bytes: int
-    joined_at: float
-
-    @property
-    def cost_tokens(self) -> int:
-        """What its turn costs its tenant."""
-        return max(1, self.request.tokens)
-
-
-@dataclass(slots=True)
-class _TenantLine:
-    """One tenant's waiters in a lane, oldest first, and what it may still spend before the next tenant's turn."""
-
-    weight: float
-    waiters: dict[int, Waiter] = field(default_factory=dict)
-    deficit_tokens: float = 0.0
-    had_turn: bool = False
-
-    @property
-    def head(self) -> Waiter:
-        return next(iter(self.waiters.values()))
-
-
-class _Lane:
-    """The waiters of one tier for one cluster: tenants that can be served, and those that stand aside."""
-
-    def __init__(self, tier: str) -> None:
-        self.tier = tier
-        self.priority = 0
-        self.length = 0
-        self.size_bytes = 0
-        self.is_full = False
-        self.too_big: set[str] = set()
-        self._ring: OrderedDict[str, _TenantLine] = OrderedDict()
-        self._aside: dict[str, _TenantLine] = {}
-        # Heads of lines by age; an entry whose waiter is no head any more, or stands aside, goes when it surfaces.
-        self._by_age: list[tuple[float, int, str]] = []
-        self._quantum_tokens = 1
-
-    def add(self, waiter: Waiter) -> None:
-        tenant = waiter.request.tenant
-        line = self._ring.get(tenant) or self._aside.get(tenant)
-        if line is None:
-            line = self._ring[tenant] = _TenantLine(waiter.weight)
-        line.waiters[waiter.ticket] = waiter
-        self.length += 1
-        self.size_bytes += waiter.size_bytes
-        # A quantum no smaller than any cost lets every visit serve somebody: a turn is found in constant time.
-        self._quantum_tokens = max(self._quantum_tokens, waiter.cost_tokens)
-        if len(line.waiters) == 1:
-            self._note_head(line)
-
-    def remove(self, waiter: Waiter) -> None:
-        tenant = waiter.request.tenant
-        line = self._ring.get(tenant) or self._aside[tenant]
-        was_head = line.head is waiter
-        del line.waiters[waiter.ticket]
-        self.length -= 1
-        self.size_bytes -= waiter.size_bytes
-        if not line.waiters:
-            # A tenant with nothing waiting keeps no credit.
-            self._ring.pop(tenant, None)
-            self._aside.pop(tenant, None)
-        elif was_head:
-            self._note_head(line)
-
-    def oldest(self) -> Waiter | None:
-        """The longest waiting of those who can be served."""
-        while self._by_age:
-            _, ticket, tenant = self._by_age[0]
-            line = self._ring.get(tenant)
-            if line is not None and line.head.ticket == ticket:
-                return line.head
-            heapq.heappop(self._by_age)
-        return None
-
-    def next(self) -> Waiter | None:
-        """Whose turn it is by deficit round robin."""
-        while self._ring:
-            tenant, line = next(iter(self._ring.items()))
-            if not line.had_turn:
-                line.had_turn = True
-                line.deficit_tokens += self._quantum_tokens * line.weight
-            if line.deficit_tokens >= line.head.cost_tokens:
-                return line.head
-            line.had_turn = False
-            self._ring.move_to_end(tenant)
-        return None
-
-    def charge(self, waiter: Waiter) -> None:
-        """Let a served waiter's tenant pay; before it is removed."""
-        self._ring[waiter.request.tenant].deficit_tokens -= waiter.cost_tokens
-
-    def stand_aside(self, tenant: str) -> None:
-        line = self._ring.pop(tenant, None)
-        if line is not None:
-            line.had_turn = False
-            self._aside[tenant] = line
-
-    def come_back(self, tenant: str) -> None:
-        line = self._aside.pop(tenant, None)
-        if line is not None:
-            self._ring[tenant] = line
-            self._note_head(line)
-
-    def _note_head(self, line: _TenantLine) -> None:
-        head = line.head
-        heapq.heappush(self._by_age, (head.joined_at, head.ticket, head.request.tenant))
+    reason: str
+    expected_wait_seconds: float | None
 
 
 class FairQueue:
@@ -146,73 +44,120 @@ class FairQueue:
 
     def __init__(self) -> None:
         self._tickets = itertools.count()
-        self._lanes: dict[str, dict[str, _Lane]] = {}
+        self._lanes: dict[str, dict[str, Lane]] = {}
         self._waiters: dict[int, Waiter] = {}
+        self._paces: defaultdict[tuple[str, str], Pace] = defaultdict(Pace)
+        self._kept_for: dict[str, Waiter] = {}
+        self._grants_in_order: defaultdict[str, int] = defaultdict(lambda: STARVED_GRANTS)
         self._full_tiers: set[str] = set()
         self._full_tenants: defaultdict[str, set[str]] = defaultdict(set)
 
     def join(
-        self, request: LeaseRequest, *, queue: Queue, priority: int, weight: float, size_bytes: int, now: float
-    ) -> Waiter | None:
-        """Stand at the end of the tier's line for the cluster; None when that is full (requests or bytes)."""
-        lane = self._lanes.setdefault(request.cluster or "", {}).setdefault(request.tier, _Lane(request.tier))
-        lane.priority = priority
+        self,
+        request: LeaseRequest,
+        *,
+        queue: Queue,
+        priority: int,
+        weight: float,
+        size_bytes: int,
+        now: float,
+        max_wait_seconds: float | None = None,
+    ) -> Waiter | NoPlace:
+        """Stand at the end of the tier's line for the cluster, unless that is full or its turn comes clearly too late.
+
+        Args:
+            max_wait_seconds: this request's own patience; None for the tier's.
+        """
+        lane = self._lane_for(request, priority)
+        lane.pace.watch(now, is_contended=lane.is_contended, max_wait_seconds=queue.max_wait_seconds)
+        expected_seconds = lane.expected_wait_seconds(request, weight)
+        patience_seconds = queue.max_wait_seconds if max_wait_seconds is None else max_wait_seconds
         if lane.length >= queue.max_depth or lane.size_bytes + size_bytes > queue.max_bytes:
             self._drop_if_empty(request)
-            return None
+            return NoPlace("queue_full", expected_seconds)
+        if expected_seconds is not None and expected_seconds > TOO_LONG_MARGIN * patience_seconds:
+            return NoPlace("queue_too_long", expected_seconds)
         ticket = next(self._tickets)
         waiter = Waiter(ticket=ticket, request=request, weight=weight, size_bytes=size_bytes, joined_at=now)
         lane.add(waiter)
+        lane.pace.watch(now, is_contended=lane.is_contended)
         self._waiters[ticket] = waiter
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
         """Leave the line, served or not. Leaving twice changes nothing."""
-        if self._waiters.pop(waiter.ticket, None) is not None:
-            self._lane(waiter.request).remove(waiter)
-            self._drop_if_empty(waiter.request)
+        if self._waiters.pop(waiter.ticket, None) is None:
+            return
+        cluster = waiter.request.cluster or ""
+        self._lane(waiter.request).remove(waiter)
+        self._drop_if_empty(waiter.request)
+        if self._kept_for.get(cluster) is waiter:
+            del self._kept_for[cluster]
+            for lane in self._lanes.get(cluster, {}).values():
+                lane.is_full = False
 
     def next(self, cluster: str, now: float) -> Waiter | None:
         """Whose turn it is at a cluster; None when nobody who could be served waits there."""
-        ranked = [
-            (lane.priority - (now - oldest.joined_at) // AGEING_SECONDS, oldest.joined_at, oldest.ticket, lane, oldest)
-            for lane in self._lanes.get(cluster, {}).values()
-            if not lane.is_full and lane.tier not in self._full_tiers and (oldest := lane.oldest()) is not None
-        ]
-        if not ranked:
+        lanes = self._open_lanes(cluster)
+        kept_for = self._kept_for.get(cluster)
+        if kept_for is not None:
+            kept_lane = self._lane(kept_for.request)
+            if kept_lane in lanes:
+                return kept_for
+            lanes = [lane for lane in lanes if lane.priority < kept_lane.priority]
+        if not lanes:
             return None
-        *_, lane, oldest = min(ranked, key=lambda entry: entry[:3])
-        # Age serves the one who has it, not whose turn it is.
-        return oldest if now - oldest.joined_at >= AGEING_SECONDS else lane.next()
+        starved = max(lanes, key=lambda lane: lane.starved_seconds(now))
+        if self._grants_in_order[cluster] >= STARVED_GRANTS and starved.starved_seconds(now) >= STARVED_SECONDS:
+            return starved.next()
+        return min(lanes, key=_rank).next()
 
-    def granted(self, waiter: Waiter) -> None:
+    def granted(self, waiter: Waiter, now: float) -> None:
         """A waiter got its slot: its tenant pays, and it leaves."""
-        if waiter.ticket in self._waiters:
-            self._lane(waiter.request).charge(waiter)
-            self.leave(waiter)
+        if waiter.ticket not in self._waiters:
+            return
+        cluster, lane = waiter.request.cluster or "", self._lane(waiter.request)
+        is_in_order = lane is min(self._open_lanes(cluster), key=_rank, default=lane)
+        self._grants_in_order[cluster] = self._grants_in_order[cluster] + 1 if is_in_order else 0
+        lane.charge(waiter)
+        lane.pace.watch(now, is_contended=True)
+        lane.pace.served(waiter.cost_tokens)
+        lane.served_at = now
+        self.leave(waiter)
+        lane.pace.watch(now, is_contended=lane.is_contended)
 
     def refused(self, waiter: Waiter, scope: Scope, now: float) -> None:
         """The store said no to the one whose turn it was: who need not be asked again until something is released."""
         if waiter.ticket not in self._waiters:
             return
         request, lane = waiter.request, self._lane(waiter.request)
+        cluster = request.cluster or ""
         match scope:
             case Scope.TENANT:
                 lane.stand_aside(request.tenant)
-                self._full_tenants[request.tenant].add(request.cluster or "")
+                lane.pace.watch(now, is_contended=lane.is_contended)
+                self._full_tenants[request.tenant].add(cluster)
             case Scope.TIER:
                 self._full_tiers.add(request.tier)
             case Scope.CLUSTER:
                 # Reservations may leave room for other tiers.
                 lane.is_full = True
-            case Scope.CLUSTER_TOKENS if now - waiter.joined_at >= AGEING_SECONDS:
-                # The room that frees is kept together for the one who has waited long enough.
-                for other in self._lanes[request.cluster or ""].values():
+            case Scope.CLUSTER_TOKENS if now - waiter.joined_at >= PATIENT_SECONDS:
+                self._kept_for[cluster] = waiter
+                for other in self._lanes[cluster].values():
                     other.is_full = True
             case Scope.CLUSTER_TOKENS:
                 lane.stand_aside(request.tenant)
                 lane.too_big.add(request.tenant)
                 lane.is_full = len(lane.too_big) >= _MAX_PASSED_FOR_TOKENS
+        if scope is not Scope.CLUSTER_TOKENS and self._kept_for.get(cluster) is waiter:
+            # It waits for something else now, and that room is of no use to it.
+            del self._kept_for[cluster]
+
+    def hold_back(self, waiter: Waiter) -> None:
+        """The cluster has room, but not yet for this tier; it keeps its claim before lesser ones."""
+        lane = self._lane(waiter.request)
+        lane.is_full = lane.is_held_back = True
 
     def released(self, request: LeaseRequest) -> set[str]:
         """Something was released: those it may concern can be asked again. The clusters where somebody waits now."""
@@ -221,24 +166,54 @@ class FairQueue:
         for other in concerned:
             for lane in self._lanes.get(other, {}).values():
                 lane.come_back(request.tenant)
-        for lane in self._lanes.get(cluster, {}).values():
-            lane.is_full = False
-            while lane.too_big:
-                lane.come_back(lane.too_big.pop())
+        self.reopen(cluster)
         if request.tier in self._full_tiers:
             self._full_tiers.discard(request.tier)
             concerned |= {name for name, lanes in self._lanes.items() if request.tier in lanes}
         return {name for name in concerned if name in self._lanes}
 
+    def reopen(self, cluster: str) -> None:
+        """There may be room at a cluster: all who wait for some can be asked again."""
+        for lane in self._lanes.get(cluster, {}).values():
+            lane.is_full = lane.is_held_back = False
+            while lane.too_big:
+                lane.come_back(lane.too_big.pop())
+
     def has_claim(self, cluster: str, priority: int) -> bool:
         """Whether somebody of this or a better priority, who could be served, waits there: a newcomer stays behind."""
-        return any(
-            not lane.is_full
-            and lane.priority <= priority
-            and lane.tier not in self._full_tiers
-            and lane.oldest() is not None
-            for lane in self._lanes.get(cluster, {}).values()
-        )
+        claims = self._open_lanes(cluster)
+        claims += [lane for lane in self._lanes.get(cluster, {}).values() if lane.is_held_back]
+        if (kept_for := self._kept_for.get(cluster)) is not None:
+            claims.append(self._lane(kept_for.request))
+        return any(lane.priority <= priority for lane in claims)
+
+    def waits_for_cluster(self, cluster: str, tier: str) -> bool:
+        """Whether somebody of the tier waits for room there, and not for a release of its own tenant's."""
+        lane = self._lanes.get(cluster, {}).get(tier)
+        return lane is not None and lane.is_contended
+
+    def claims_met_in_seconds(self, cluster: str, priority: int) -> float | None:
+        """When those of this or a better priority who wait there will have been served; None when that is unknown."""
+        waits = [
+            lane.emptied_in_seconds() for lane in self._lanes.get(cluster, {}).values() if lane.priority <= priority
+        ]
+        return max((wait for wait in waits if wait is not None), default=None)
+
+    def released_unheard(self) -> None:
+        """Anything may have been released: everybody can be asked again."""
+        self._full_tiers.clear()
+        self._full_tenants.clear()
+        for lanes in self._lanes.values():
+            for lane in lanes.values():
+                lane.come_back_all()
+
+    def heads(self, cluster: str) -> list[tuple[Waiter, int]]:
+        """Who could be next at a cluster, a few for every tier, and how many wait in that tier."""
+        return [(waiter, lane.length) for lane in self._lanes.get(cluster, {}).values() for waiter in lane.heads()]
+
+    def clusters(self) -> list[str]:
+        """Where somebody waits."""
+        return list(self._lanes)
 
     def depth(self, cluster: str) -> int:
         """How many wait for a cluster."""
@@ -251,7 +226,24 @@ class FairQueue:
     def __len__(self) -> int:
         return len(self._waiters)
 
-    def _lane(self, request: LeaseRequest) -> _Lane:
+    def _open_lanes(self, cluster: str) -> list[Lane]:
+        """Those with somebody who could be served."""
+        return [
+            lane
+            for lane in self._lanes.get(cluster, {}).values()
+            if not lane.is_full and lane.tier not in self._full_tiers and lane.oldest() is not None
+        ]
+
+    def _lane_for(self, request: LeaseRequest, priority: int) -> Lane:
+        cluster, tier = request.cluster or "", request.tier
+        lanes = self._lanes.setdefault(cluster, {})
+        lane = lanes.get(tier)
+        if lane is None:
+            lane = lanes[tier] = Lane(tier, self._paces[(cluster, tier)])
+        lane.priority = priority
+        return lane
+
+    def _lane(self, request: LeaseRequest) -> Lane:
         return self._lanes[request.cluster or ""][request.tier]
 
     def _drop_if_empty(self, request: LeaseRequest) -> None:
@@ -261,3 +253,9 @@ class FairQueue:
             del lanes[request.tier]
             if not lanes:
                 del self._lanes[cluster]
+
+
+def _rank(lane: Lane) -> tuple[int, float]:
+    """Better priority first; of equal ones, who waits longest."""
+    oldest = lane.oldest()
+    return lane.priority, oldest.joined_at if oldest is not None else 0.0

@@ -17,17 +17,6 @@ from headgate.policy.model import Protocol
 from headgate.store import Scope
 from headgate.transport import StatusCode
 
-_SCOPE_MESSAGES = {
-    Scope.TENANT: "Your concurrency limit is reached; retry when one of your requests has ended.",
-    Scope.TIER: "All slots of your service tier are in use; retry shortly.",
-    Scope.CLUSTER: "The model is at capacity; retry shortly.",
-    Scope.CLUSTER_TOKENS: "The model is at its token capacity; retry shortly.",
-}
-_QUEUE_MESSAGES = {
-    "queue_full": "The model is at capacity and its queue is full; retry shortly.",
-    "queue_timeout": "The model is at capacity and the wait for it took too long; retry shortly.",
-    "client_deadline": "The model is at capacity and the wait for it took as long as the client allows.",
-}
 _TURNED_AWAY_MESSAGES = {
     "shutting_down": "The gateway is restarting; retry shortly.",
     "internal_error": "The gateway could not decide on this request; retry shortly.",
@@ -73,7 +62,9 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
         headers = {} if is_grpc else {"content-type": "application/json"}
         headers["x-headgate-decision"] = f"reject; reason={self.reason}"
         if self.retry_after_seconds is None:
-            return headers
+            # openai clients retry every 429 unless told otherwise.
+            no_retry = {"grpc-retry-pushback-ms": "-1"} if is_grpc else {"x-should-retry": "false"}
+            return headers | no_retry if self.status == 429 else headers
         milliseconds = max(1, math.ceil(self.retry_after_seconds * 1000))
         headers["retry-after"] = str(max(1, math.ceil(self.retry_after_seconds)))
         headers["grpc-retry-pushback-ms" if is_grpc else "retry-after-ms"] = str(milliseconds)
@@ -91,6 +82,18 @@ _ANTHROPIC_TYPES = {
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
+}
+MAX_RETRY_AFTER_SECONDS = 120.0
+"""openai-python does not retry at all when told to wait longer."""
+_CONTENDED = {
+    Scope.TENANT: "Your concurrency limit is reached; retry when one of your requests has ended.",
+    Scope.TIER: "All slots of your service tier are in use; retry shortly.",
+    Scope.CLUSTER: "The model is at capacity; retry shortly.",
+    Scope.CLUSTER_TOKENS: "The model is at its token capacity; retry shortly.",
+    "queue_full": "The model is at capacity and its queue is full; retry shortly.",
+    "queue_too_long": "The model is at capacity and its queue is longer than may be waited for; retry later.",
+    "queue_timeout": "The model is at capacity and the wait for it took too long; retry shortly.",
+    "client_deadline": "The model is at capacity and the wait for it took as long as the client allows.",
 }
 _GRPC_STATUS = {
     400: StatusCode.INVALID_ARGUMENT,
@@ -169,23 +172,17 @@ def too_long(tokens: int, limit_tokens: int) -> Refusal:
     )
 
 
-def contended(reason: str, message: str, retry_after_seconds: float) -> Refusal:
-    """There is capacity, but others hold it now."""
-    is_own_limit = reason == "tenant_concurrency"
+def contended(reason: str, retry_after_seconds: float | None) -> Refusal:
+    """There is capacity, but others hold it now; None where it will not be this client's however long it waits."""
+    is_own_limit = reason == Scope.TENANT
     return Refusal(
         status=429,
         reason=reason,
-        message=message,
+        message=_CONTENDED[reason],
         type="rate_limit_error",
         code="concurrency_limit_exceeded" if is_own_limit else "server_is_overloaded",
-        retry_after_seconds=retry_after_seconds,
+        retry_after_seconds=None if retry_after_seconds is None else min(retry_after_seconds, MAX_RETRY_AFTER_SECONDS),
     )
-
-
-def no_room(scope: Scope, queue_reason: str | None, retry_after_seconds: float) -> Refusal:
-    """The store said no, or the queue gave up: then `queue_reason` says why."""
-    message = _QUEUE_MESSAGES.get(queue_reason or "", _SCOPE_MESSAGES[scope])
-    return contended(queue_reason or scope.value, message, retry_after_seconds)
 
 
 def turned_away(reason: str) -> Refusal:

@@ -13,7 +13,7 @@ from extproc.headers import Headers
 from extproc.identity import Identity
 from extproc.inspection.request import InferenceRequest
 from extproc.inspection.target import Operation, Target
-from headgate.policy.model import Cluster, Decoding, Frontend, OutputTokens, Policy, Protocol, Route
+from headgate.policy.model import Cluster, Decoding, Frontend, OutputTokens, Policy, Protocol, Route, Tier
 from headgate.policy.rules import RuleFacts
 from headgate.store import Scope
 
@@ -37,6 +37,15 @@ class Signals(Interface):
     def in_flight(self, scope: Scope, name: str) -> int:
         """Leases of a tenant, tier or cluster."""
 
+    def request_limit(self, cluster: Cluster) -> int | None:
+        """How many requests the cluster runs at once, by policy or by experience."""
+
+    def is_degraded(self, tier: Tier, cluster: str) -> bool:
+        """Whether the tier is being sent to cheaper clusters instead."""
+
+    def begin_degrading(self, tier: Tier, cluster: str, scope: Scope) -> None:
+        """The cluster had no room for a request of the tier, which is sent to a cheaper one."""
+
 
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
     """One place a request can run, and what its output is capped to there (None: no cap).
@@ -51,6 +60,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     frontend: Frontend
     max_output_tokens: int | None
     charged_tokens: int
+    prompt_tokens: int
     is_degraded: bool
     reason: str
     priority: int = 0
@@ -147,6 +157,7 @@ def _destination(
         frontend=frontend,
         max_output_tokens=max_output_tokens,
         charged_tokens=min(request.prompt_tokens + expected * request.choices, MAX_CHARGED_TOKENS),
+        prompt_tokens=request.prompt_tokens,
         is_degraded=is_degraded,
         reason=route.reason or "",
         output_cap=route.max_output_tokens,

@@ -1,39 +1,91 @@
-"""How full the clusters are, from this sidecar's own ledger: what is in flight against what they hold."""
+"""How full the clusters are: this sidecar's own ledger first, what the servers say of themselves second."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from extproc.capacity import CapacityTracker
+from extproc.degradations import Degradations
 from extproc.queue import FairQueue
-from headgate.policy.model import Policy
+from extproc.server_load import ServerLoad, ServerLoads
+from headgate.policy.model import Cluster, Policy, Rung, Tier
 from headgate.store import Scope, Store
+
+__all__ = ["ClusterSignals", "ServerLoad", "ServerLoads"]
+
+
+def _nobody_knows(cluster: str) -> ServerLoad | None:
+    del cluster
+    return None
 
 
 class ClusterSignals:
-    """Answers at once from what is known; `policy` yields the one in force."""
+    """Answers at once from what is known.
 
-    def __init__(self, policy: Callable[[], Policy], store: Store, queue: FairQueue) -> None:
+    Args:
+        policy: yields the one in force.
+        capacity: what was learnt about clusters whose capacity is `auto`; nothing yet when left out.
+    """
+
+    def __init__(
+        self,
+        policy: Callable[[], Policy],
+        store: Store,
+        queue: FairQueue,
+        servers: ServerLoads = _nobody_knows,
+        capacity: CapacityTracker | None = None,
+    ) -> None:
         self._policy = policy
         self._store = store
         self._queue = queue
+        self._servers = servers
+        self._capacity = capacity or CapacityTracker(policy)
+        self._degradations = Degradations()
 
     def saturation(self, cluster: str) -> float:
-        """0.0 idle .. 1.0 full: the fuller of requests and tokens. A cluster without limits is never full."""
+        """0.0 idle .. 1.0 full: the fullest of requests, tokens and what its servers say.
+
+        A cluster without limits is full only by their word.
+        """
         known = self._policy().clusters.get(cluster)
         if known is None:
             return 0.0
-        usage = self._store.usage(cluster)
-        return min(
-            1.0, max(_share(usage.requests, known.capacity.requests), _share(usage.tokens, known.capacity.tokens))
-        )
+        usage, load = self._store.usage(cluster), self._servers(cluster)
+        shares = (_share(usage.requests, self.request_limit(known)), _share(usage.tokens, known.capacity.tokens))
+        return min(1.0, max(*shares, load.saturation if load else 0.0))
 
     def queue_depth(self, cluster: str) -> int:
-        """Requests waiting here for the cluster."""
-        return self._queue.depth(cluster)
+        """Requests waiting for the cluster, here and in its servers."""
+        load = self._servers(cluster)
+        return self._queue.depth(cluster) + (load.queue_depth if load else 0)
 
     def in_flight(self, scope: Scope, name: str) -> int:
         """Leases of a tenant, tier or cluster."""
         return self._store.in_flight(scope, name)
+
+    def request_limit(self, cluster: Cluster) -> int | None:
+        """The policy's (of the request's own policy), or what was learnt."""
+        return self._capacity.limit(cluster.name) if cluster.capacity.auto else cluster.capacity.requests
+
+    def is_degraded(self, tier: Tier, cluster: str) -> bool:
+        """Whether the tier is being sent to cheaper clusters instead."""
+        if not self._degradations:
+            return False
+        is_free_to_wait = _waits_first(tier) and not self._queue.waits_for_cluster(cluster, tier.name)
+        return self._degradations.lasts(tier.name, cluster, self.saturation(cluster), is_line_empty=is_free_to_wait)
+
+    def begin_degrading(self, tier: Tier, cluster: str, scope: Scope) -> None:
+        """The cluster had no room for a request of the tier.
+
+        One too big for the tokens left says little about the next: its tier follows only while the cluster is full.
+        """
+        saturation = 1.0 if scope is Scope.CLUSTER_TOKENS else self.saturation(cluster)
+        self._degradations.begin(tier.name, cluster, saturation)
+
+
+def _waits_first(tier: Tier) -> bool:
+    ladder = tier.on_overload
+    return Rung.QUEUE in ladder and Rung.DEGRADE in ladder and ladder.index(Rung.QUEUE) < ladder.index(Rung.DEGRADE)
 
 
 def _share(used: int, limit: int | None) -> float:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from extproc.affinity import AFFINITY_HEADER
 from extproc.events import Decision
 from extproc.identity import Identity
+from extproc.rewrite import Rewrite
+from extproc.routing import Destination
 
 _MAX_HITS = 10**9
 """Envoy leaves out a rate limit descriptor that counts more hits, and with it the limit."""
@@ -13,6 +16,22 @@ def stamp(identity: Identity, model: str) -> dict[str, str]:
     """The headers by which rate limits and model servers know the request's owner."""
     stamp = {"x-headgate-tenant": identity.tenant.name, "x-headgate-tier": identity.tier.name}
     return stamp | {"x-headgate-model": model} if model else stamp
+
+
+def routed(destination: Destination, changed: Rewrite, group: str) -> dict[str, str]:
+    """The headers by which Envoy finds the cluster, and those that follow from the edit.
+
+    Args:
+        group: the name of the requests this one ought to meet again; "" for none.
+    """
+    headers = {"x-model-cluster": destination.frontend.envoy_cluster}
+    if group:
+        headers[AFFINITY_HEADER] = group
+    if changed.path is not None:
+        headers[":path"] = changed.path
+    if changed.body is not None:
+        headers["content-length"] = str(len(changed.body))
+    return headers
 
 
 def metadata(decision: Decision) -> dict[str, str | float]:

@@ -16,7 +16,9 @@ from headgate.policy.model import Policy
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def admin_application(metrics: Metrics, health: Health, policy: Callable[[], Policy]) -> Starlette:
+def admin_application(
+    metrics: Metrics, health: Health, policy: Callable[[], Policy], *, metrics_path: str = "/metrics"
+) -> Starlette:
     """`/metrics`, `/healthz` (alive), `/readyz` (welcomes work), `/policy` (names and limits, no keys)."""
 
     async def show_metrics(request: Request) -> Response:
@@ -39,7 +41,7 @@ def admin_application(metrics: Metrics, health: Health, policy: Callable[[], Pol
 
     return Starlette(
         routes=[
-            Route("/metrics", show_metrics),
+            Route(metrics_path, show_metrics),
             Route("/healthz", alive),
             Route("/readyz", ready),
             Route("/policy", show_policy),
@@ -72,7 +74,14 @@ def summary(policy: Policy) -> dict[str, object]:
             for model in policy.models.values()
         },
         "clusters": {
-            cluster.name: {"frontends": {f.protocol: list(f.endpoints) for f in cluster.frontends.values()}}
+            cluster.name: {
+                "frontends": {f.protocol: list(f.endpoints) for f in cluster.frontends.values()},
+                "capacity": {
+                    "requests": "auto" if cluster.capacity.auto else cluster.capacity.requests,
+                    "tokens": cluster.capacity.tokens,
+                    "prompt_tokens_per_minute": cluster.capacity.prompt_tokens_per_minute,
+                },
+            }
             for cluster in policy.clusters.values()
         },
     }

@@ -10,6 +10,9 @@ from google.protobuf.message import DecodeError
 from headgate.pb import health_pb2 as pb
 from headgate.transport import RpcError, Send, Service, StatusCode
 
+_LOOK_SECONDS = 0.5
+"""How long a watcher may be behind a service that has become ready, or is no longer."""
+
 
 class Health:
     """Serving states by service name; "" and `readiness` stand for all of them, `liveness` for the process itself."""
@@ -48,10 +51,20 @@ class Health:
         request = await anext(requests, None)
         if request is None:
             return
-        name = _name(request)
-        await send(pb.HealthCheckResponse(status=self._status(name)).SerializeToString())
-        await self._changed.wait()
-        await send(pb.HealthCheckResponse(status=self._status(name)).SerializeToString())
+        name, told = _name(request), None
+        while True:
+            # Read first: while an answer is sent the process may shut down.
+            is_last, status = not self._is_serving, self._status(name)
+            if status != told:
+                await send(pb.HealthCheckResponse(status=status).SerializeToString())
+                told = status
+            if is_last:
+                return
+            try:
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass  # what a service follows cannot say when it changes
 
     def _status(self, name: str) -> pb.HealthCheckResponse.ServingStatus:
         if name == "liveness":

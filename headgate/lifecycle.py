@@ -23,7 +23,7 @@ from headgate.policy.watch import PolicyFile
 from headgate.record import RecordFeed
 from headgate.reflection import Reflection
 from headgate.settings import Settings, read_settings
-from headgate.transport import Server, Service
+from headgate.transport import ConnectionAge, Server, Service
 from headgate.transport.event_loop import run
 from headgate.transport.grpcio import GrpcioServer
 from headgate.transport.lean import LeanServer
@@ -43,12 +43,14 @@ class Listener:
 
     Attributes:
         tls: None for what the process's settings say.
+        max_age: of a connection; None for no limit.
     """
 
     name: str
     address: str
     services: Sequence[Service]
     tls: Tls | None = None
+    max_age: ConnectionAge | None = None
 
 
 class Part(Protocol):
@@ -78,6 +80,7 @@ class Process:
         self.health = Health(*health_names)
         self.records = RecordFeed()
         self.parts: list[Part] = []
+        self.metrics_path = "/metrics"
         self.policy = PolicyFile(settings.policy_path)
         self.policy.on_change(self._show_policy)
         self.policy.on_refused(self._show_refused)
@@ -97,9 +100,8 @@ class Process:
         lag.start()
         async with AsyncExitStack() as stack:
             stack.callback(lag.stop)
-            admin = HttpServer(
-                self.settings.admin_address, admin_application(self.metrics, self.health, self.policy.current)
-            )
+            pages = admin_application(self.metrics, self.health, self.policy.current, metrics_path=self.metrics_path)
+            admin = HttpServer(self.settings.admin_address, pages)
             addresses = {"admin": await stack.enter_async_context(_running(admin))}
             for index, part in enumerate([*parts, *self.parts]):
                 addresses[f"http{index or ''}"] = await stack.enter_async_context(_running(part))
@@ -122,7 +124,9 @@ class Process:
         services += Reflection(services).services()
         kind = LeanServer if self.settings.transport == "lean" else GrpcioServer
         tls = listener.tls or self.settings.tls
-        server: Server = kind(listener.address, services, max_message_bytes=max_message_bytes, tls=tls)
+        server: Server = kind(
+            listener.address, services, max_message_bytes=max_message_bytes, tls=tls, max_age=listener.max_age
+        )
         address = await server.start()
         try:
             yield address

@@ -16,6 +16,7 @@ from headgate.series import CounterFamily, HistogramFamily, Registry, capped_lab
 
 _DECISION_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
 _LAG_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_STORE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _WAIT_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _RATIO_BUCKETS = (0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.5, 2.0, 4.0)
 # OpenTelemetry's buckets for generative AI. Headgate's own histograms go further, because they hold queues.
@@ -72,6 +73,10 @@ class Metrics:
         return Gauge(f"headgate_{name}", documentation, labels, registry=self.registry)
 
     def _declare_decisions(self) -> None:
+        self.store_errors = self.counter("store_errors", "Calls of the shared store without an answer.", "kind")
+        self.store_call_seconds = self.histogram(
+            "headgate_store_call_seconds", "Calls of the shared store, with an answer or without.", _STORE_BUCKETS
+        )
         self.decisions = self.counter(
             "decisions", "Requests decided on.", "tier", "model", "cluster", "verdict", "reason"
         )

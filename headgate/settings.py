@@ -13,13 +13,18 @@ from pathlib import Path
 from types import MappingProxyType
 
 from headgate.errors import SettingsError
+from headgate.redis.url import read_redis_url
 from headgate.transport.tls import Tls
 
 _PREFIX = "HEADGATE_"
 _HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 _SOCKET_PATH = re.compile(r"unix:/.+")
 _GRPC_ADDRESSES = ("extproc_address", "ratelimit_address")
-_NUMBERS = {"grace_seconds": (3600.0, " seconds"), "request_log_share": (1.0, "")}
+_NUMBERS = {
+    "grace_seconds": (3600.0, " seconds"),
+    "lease_seconds": (3600.0, " seconds"),
+    "request_log_share": (1.0, ""),
+}
 _HTTP_ADDRESSES = ("ratelimit_http_address", "admin_address")
 
 
@@ -40,6 +45,9 @@ class Settings:
         transport: what serves gRPC: `lean`, Headgate's own, or `grpcio`, the reference, at many times the cost.
         tls_cert, tls_key: certificate chain and key of the gRPC listeners, PEM files; empty for plain HTTP/2.
         tls_client_ca: PEM file of the authority that has to have signed a client's certificate; empty to ask for none.
+        store: where leases live: `memory`, for one sidecar alone, or `redis`, for all that use one Redis or Valkey.
+        redis_url: where that is (`headgate.redis.url` lists the forms).
+        lease_seconds: how long a lease outlives a sidecar that died; 1 to 3600.
         log_level: DEBUG, INFO, WARNING or ERROR.
         request_log_share: of the requests that went well, how many get a log line: 0 none .. 1 all.
         otlp_endpoint: where spans go, `http://host:port` of an OTLP/HTTP receiver; empty for nowhere.
@@ -58,6 +66,9 @@ class Settings:
     tls_cert: str = ""
     tls_key: str = ""
     tls_client_ca: str = ""
+    store: str = "memory"
+    redis_url: str = "redis://127.0.0.1:6379"
+    lease_seconds: float = 15.0
     log_level: str = "INFO"
     request_log_share: float = 1.0
     otlp_endpoint: str = ""
@@ -101,6 +112,7 @@ def read_settings(
     if settings.transport not in ("lean", "grpcio"):
         raise SettingsError(f"transport: has to be lean or grpcio, not '{settings.transport}'")
     _check_tls(settings)
+    _check_store(settings)
     for name in (*_GRPC_ADDRESSES, *_HTTP_ADDRESSES):
         _check_address(name, getattr(settings, name))
     return settings
@@ -112,6 +124,15 @@ def _check_tls(settings: Settings) -> None:
         raise SettingsError(f"{missing}: has to be set with {given}")
     if settings.tls_client_ca and not settings.tls_cert:
         raise SettingsError("tls_cert: has to be set with tls_client_ca")
+
+
+def _check_store(settings: Settings) -> None:
+    if settings.store not in ("memory", "redis"):
+        raise SettingsError(f"store: has to be memory or redis, not '{settings.store}'")
+    if settings.store == "redis":
+        read_redis_url(settings.redis_url)
+    if settings.lease_seconds < 1.0:
+        raise SettingsError(f"lease_seconds: has to be at least 1 second, not '{settings.lease_seconds}'")
 
 
 def _check_address(name: str, address: str) -> None:

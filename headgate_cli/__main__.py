@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,10 @@ render_app.command("envoy")(render_envoy)
 
 PolicyOption = Annotated[str | None, typer.Option(help="Policy file.", show_default="the one shipped with Headgate")]
 
+StoreOption = Annotated[str | None, typer.Option(help="Where leases live: memory or redis.")]
+
+RedisUrlOption = Annotated[str | None, typer.Option(help="redis://HOST:PORT of the store that sidecars share.")]
+
 FreePortsOption = Annotated[bool, typer.Option("--free-ports", help="Use any free ports, not the usual ones.")]
 
 
@@ -64,6 +69,9 @@ def serve(
     tls_cert: Annotated[str | None, typer.Option(help="Certificate chain of the gRPC listeners, PEM.")] = None,
     tls_key: Annotated[str | None, typer.Option(help="Its key, PEM.")] = None,
     tls_client_ca: Annotated[str | None, typer.Option(help="Who has to have signed a client's certificate.")] = None,
+    store: StoreOption = None,
+    redis_url: RedisUrlOption = None,
+    lease_seconds: Annotated[float | None, typer.Option(help="How long a lease outlives a dead sidecar.")] = None,
     log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
     request_log_share: Annotated[
         float | None, typer.Option(help="Of good requests, how many are logged: 0..1.")
@@ -86,6 +94,9 @@ def serve(
         "tls_cert": tls_cert,
         "tls_key": tls_key,
         "tls_client_ca": tls_client_ca,
+        "store": store,
+        "redis_url": redis_url,
+        "lease_seconds": lease_seconds,
         "log_level": log_level,
         "request_log_share": request_log_share,
         "otlp_endpoint": otlp_endpoint,
@@ -135,11 +146,19 @@ def _check_policy(policy: Path) -> None:
 
 
 @app.command()
-def up(policy: PolicyOption = None, free_ports: FreePortsOption = False) -> None:  # noqa: FBT002
+def up(
+    policy: PolicyOption = None,
+    store: StoreOption = None,
+    redis_url: RedisUrlOption = None,
+    free_ports: FreePortsOption = False,  # noqa: FBT002
+) -> None:
     """Start Envoy, Triton, the stand-ins for trtllm-serve and the sidecar on this machine; Ctrl-C stops all."""
     from headgate_cli.up import up as run_stack
 
-    raise typer.Exit(_run(lambda: run_stack(_stack_settings(policy, free_ports=free_ports), Console())))
+    given = {"HEADGATE_STORE": store, "HEADGATE_REDIS_URL": redis_url}
+    sidecar = {name: value for name, value in given.items() if value is not None}
+    settings = replace(_stack_settings(policy, free_ports=free_ports), sidecar=sidecar)
+    raise typer.Exit(_run(lambda: run_stack(settings, Console())))
 
 
 @app.command()

@@ -19,12 +19,12 @@ async def serve(settings: Settings) -> None:
         settings, extproc.wire.SERVICE_NAME, accesslog.wire.SERVICE_NAME, HEALTH_NAME, extproc.kserve.SERVICE_NAME
     )
     decides = extproc.assembly.assemble(process)
-    limits = ratelimit.assembly.assemble(process)
+    limits = ratelimit.assembly.assemble(process, settles=True)
     accounts = accesslog.assembly.assemble(process)
     answers = extproc.kserve.kserve_service(process.policy.current, lambda: process.health.is_serving)
     listeners = [
         Listener("extproc", settings.extproc_address, [decides.service(), answers, accounts.service()]),
-        Listener("ratelimit", settings.ratelimit_address, [limits.service.service()]),
+        limits.listener(settings.ratelimit_address),
     ]
 
     def drain() -> None:

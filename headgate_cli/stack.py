@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,12 +40,14 @@ class StackSettings:
     Attributes:
         installed: what is installed once, for all stacks.
         run: the configuration and logs of this one.
+        sidecar: environment variables for `headgate serve`, besides those of this process.
     """
 
     ports: Ports
     policy: Path = DEFAULT_POLICY
     installed: Path = field(default_factory=home)
     run: Path = field(default_factory=lambda: home() / "run")
+    sidecar: Mapping[str, str] = field(default_factory=dict)
 
 
 class Stack:
@@ -153,7 +155,7 @@ class Stack:
         return Program(
             name="headgate",
             command=[sys.executable, "-m", "headgate_cli", "serve"],
-            environment=addresses,
+            environment={**self.settings.sidecar, **addresses},
             ready_url=f"{self.admin_url}/readyz",
         )
 

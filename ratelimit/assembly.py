@@ -7,13 +7,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headgate.errors import SettingsError
 from headgate.http import HttpServer
-from headgate.lifecycle import Part, Process
+from headgate.lifecycle import Listener, Part, Process
+from headgate.redis.settings import RedisType
+from headgate.transport import ConnectionAge, Service
+from headgate.transport.tls import Tls
 from ratelimit.charges import Charging, Store
 from ratelimit.current import CurrentConfiguration
 from ratelimit.directory import ConfigurationDirectory, Selection
+from ratelimit.discovery import ControlPlane
 from ratelimit.exposition import RatelimitCollector, response_times
 from ratelimit.guarded import GuardedStore
 from ratelimit.http import debug_application, http_application
@@ -22,11 +27,16 @@ from ratelimit.limits import Code
 from ratelimit.matching import Configuration
 from ratelimit.memory import MemoryStore
 from ratelimit.over_cache import OverLimitCache
-from ratelimit.redis_settings import RedisType
 from ratelimit.repeated import Repeated
 from ratelimit.service import Answering, RateLimitService
+from ratelimit.serving_settings import ServingSettings, TlsFiles
 from ratelimit.settings import Backend, RatelimitSettings, read_ratelimit_settings
+from ratelimit.settlement import Settlement
 from ratelimit.stats import Stats
+from ratelimit.statsd import StatsdReporter
+
+if TYPE_CHECKING:
+    from ratelimit.tracing import Tracing
 
 HEALTH_NAME = "ratelimit"
 _SWEEP_SECONDS = 0.05
@@ -36,53 +46,89 @@ _PROBE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """The service, and what has to run beside it, in the order of its start."""
+    """The service, how it is served, and what has to run beside it, in the order of its start."""
 
-    service: RateLimitService
+    service: Service
     parts: Sequence[Part]
+    serving: ServingSettings
+
+    def listener(self, address: str) -> Listener:
+        """The service on one address."""
+        files, seconds = self.serving.tls, self.serving.max_connection_age_seconds
+        return Listener(
+            "ratelimit",
+            address,
+            [self.service],
+            tls=_tls(files) if files is not None else None,
+            max_age=ConnectionAge(seconds, self.serving.max_connection_age_grace_seconds) if seconds else None,
+        )
+
+
+def _tls(files: TlsFiles) -> Tls:
+    authority = Path(files.client_authority) if files.client_authority else None
+    return Tls(certificate=Path(files.certificate), key=Path(files.key), client_authority=authority)
 
 
 def assemble(
-    process: Process, variables: Mapping[str, str] = os.environ, *, debug_address: str | None = None
+    process: Process,
+    variables: Mapping[str, str] = os.environ,
+    *,
+    debug_address: str | None = None,
+    settles: bool = False,
 ) -> Assembled:
     """The service of this process; follows every reload of the policy and of the files.
 
     Args:
         debug_address: of the debug pages; None shows them next to `/json`.
+        settles: whether this process hears of finished requests, so that token budgets can be put right.
 
     Raises:
         SettingsError: a setting cannot be used.
     """
     settings = read_ratelimit_settings(variables)
-    current = CurrentConfiguration(process.policy.current(), None if settings.directory else Configuration())
-    process.policy.on_change(current.adopt_policy)
+    current = _current(process, settings)
     stats = Stats(settings.near_limit_ratio, record=_recorder(process))
     memory = MemoryStore(time.time)
     store, guard = _store(settings, memory)
+    tracing = _tracing(settings)
+    if tracing is not None and guard is not None:
+        store = tracing.traced_store(store)
     process.metrics.registry.register(RatelimitCollector(stats, lambda: len(memory)))
+    settlement = _settlement(process, store) if settles else None
+    statsd = StatsdReporter(settings.statsd, stats.named) if settings.statsd is not None else None
     service = RateLimitService(
         configuration=current,
         store=store,
-        store_waits=guard is not None,
+        # A span is told its call's metadata only where a coroutine answers.
+        store_waits=guard is not None or tracing is not None,
         stats=stats,
         answering=answering(settings),
-        observe_seconds=response_times(process.metrics.registry),
+        settlement=settlement,
+        observe_seconds=_observer(process, statsd),
     )
     is_ready = _readiness(settings, current, guard)
     process.health.follow(HEALTH_NAME, is_ready)
-    json = http_application(service, lambda: process.health.is_serving and is_ready())
+    pages = http_application(service, lambda: process.health.is_serving and is_ready())
     debug = debug_application(lambda: current.whole, store, stats)
     if debug_address is None:
-        json.routes.extend(debug.routes)
+        pages.routes.extend(debug.routes)
     return Assembled(
-        service,
+        service.service() if tracing is None else tracing.traced(service.service()),
         [
-            HttpServer(process.settings.ratelimit_http_address, json),
-            *([HttpServer(debug_address, debug)] if debug_address else []),
+            *_present(tracing),
+            HttpServer(process.settings.ratelimit_http_address, pages),
+            *_present(HttpServer(debug_address, debug) if debug_address else None),
             *_watching(settings, current, stats),
             *_upkeep(memory, guard),
+            *_present(Repeated(statsd.report, statsd.flush_seconds, statsd.close) if statsd is not None else None),
+            *_present(settlement),
         ],
+        settings.serving,
     )
+
+
+def _present(part: Part | None) -> list[Part]:
+    return [] if part is None else [part]
 
 
 def answering(settings: RatelimitSettings) -> Answering:
@@ -107,7 +153,7 @@ def redis_store(
         SettingsError: redis-py is not installed.
     """
     try:
-        from ratelimit.redis_connection import connect
+        from headgate.redis.connection import connect
         from ratelimit.redis_store import RedisStore
     except ModuleNotFoundError:
         raise SettingsError("BACKEND_TYPE: redis needs the extra: pip install 'headgate[redis]'") from None
@@ -139,6 +185,52 @@ def _store(settings: RatelimitSettings, memory: MemoryStore) -> tuple[Store, Gua
     return cached(settings, guard or memory, time.time), guard
 
 
+def _tracing(settings: RatelimitSettings) -> Tracing | None:
+    if settings.tracing is None:
+        return None
+    try:
+        from ratelimit.tracing import Tracing
+    except ModuleNotFoundError:
+        raise SettingsError("TRACING_ENABLED: needs the extra: pip install 'headgate[otel]'") from None
+    return Tracing(settings.tracing)
+
+
+def _settlement(process: Process, store: Store) -> Settlement:
+    def cached_token_weight(name: str) -> float:
+        tenant = process.policy.current().tenants.get(name)
+        return tenant.limits.cached_token_weight if tenant is not None else 1.0
+
+    settlement = Settlement(store, time.time, cached_token_weight)
+    process.records.follow(settlement.ended)
+    settled = settlement.settled
+    process.metrics.watch(
+        "settled_tokens",
+        "Tokens that finished requests put right in their tenants' budgets, since the start.",
+        ("direction",),
+        lambda: [(("given_back",), settled.given_back), (("charged",), settled.charged)],
+    )
+    return settlement
+
+
+def _current(process: Process, settings: RatelimitSettings) -> CurrentConfiguration:
+    is_expected = bool(settings.directory) or settings.xds is not None
+    current = CurrentConfiguration(process.policy.current(), None if is_expected else Configuration())
+    process.policy.on_change(current.adopt_policy)
+    return current
+
+
+def _observer(process: Process, statsd: StatsdReporter | None) -> Callable[[float], None]:
+    in_prometheus = response_times(process.metrics.registry)
+    if statsd is None:
+        return in_prometheus
+
+    def observe(seconds: float) -> None:
+        in_prometheus(seconds)
+        statsd.observe_seconds(seconds)
+
+    return observe
+
+
 def _recorder(process: Process) -> Callable[[str, str, Code], None]:
     decisions = process.metrics.rate_limit_decisions
     limit_label = process.metrics.limit_label
@@ -168,15 +260,16 @@ def _readiness(
 
 
 def _watching(settings: RatelimitSettings, current: CurrentConfiguration, stats: Stats) -> list[Part]:
-    if not settings.directory:
-        return []
-
     def loaded(worked: bool) -> None:  # noqa: FBT001  (an event with one fact)
         if worked:
             stats.service.config_load_success += 1
         else:
             stats.service.config_load_error += 1
 
+    if settings.xds is not None:
+        return [ControlPlane(settings.xds, current.adopt_files, loaded, merge_domains=settings.merge_domains)]
+    if not settings.directory:
+        return []
     selection = Selection(
         prefix=settings.files_prefix,
         ignore_dot_files=settings.ignore_dot_files,

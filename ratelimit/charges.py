@@ -50,6 +50,8 @@ class Charge:
             one lease for any positive number and releases it for any negative one.
         burst: of a token bucket: how much fits in it.
         lease_id: whose lease it is.
+        window_start: unix seconds; of a fixed window, the only one this is for: it changes no other, also when that
+            one has passed. None for the one that runs.
     """
 
     key: str
@@ -63,6 +65,7 @@ class Charge:
     lease_id: str = ""
     on_store_failure: OnStoreFailure | None = None
     local_share: float | None = None
+    window_start: int | None = None
 
     @property
     def capacity(self) -> int:
@@ -85,6 +88,7 @@ class Tally:
         reset_seconds: until the window ends or, for a bucket or sliding window that is over, until the same hits
             would pass; None when nobody can tell.
         is_cached: the store was not asked.
+        is_substitute: the store gave no answer; this is what the limit's policy says instead.
     """
 
     is_over: bool
@@ -92,6 +96,7 @@ class Tally:
     attempted: int
     reset_seconds: float | None
     is_cached: bool = False
+    is_substitute: bool = False
 
 
 class Store(Protocol):

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import TypeGuard
 
 from headgate.errors import Problem
+from headgate.yaml_tree import DocumentError, ListNode, MapNode, Node, ScalarNode
 from ratelimit.limits import UINT32_MAX, Json
-from ratelimit.nodes import DocumentError, ListNode, MapNode, Node, ScalarNode, parse
+from ratelimit.nodes import parse, scalar_of
 from ratelimit.scalars import Kind
 
 KEYS = frozenset(
@@ -60,7 +61,7 @@ class Value:
     @property
     def is_null(self) -> bool:
         """Whether the value is absent, empty or `null`."""
-        return self._node is None or (isinstance(self._node, ScalarNode) and self._node.scalar.kind is Kind.NULL)
+        return self._node is None or (isinstance(self._node, ScalarNode) and scalar_of(self._node).kind is Kind.NULL)
 
     def report(self, message: str) -> None:
         """Note that this value is wrong."""
@@ -96,21 +97,21 @@ class Value:
         if self.is_null:
             return ""
         if isinstance(self._node, ScalarNode):
-            return self._node.scalar.text
+            return self._node.text
         self._mistyped("string")
         return ""
 
     def flag(self) -> bool:
         """A YAML 1.1 boolean; False for null."""
-        if isinstance(self._node, ScalarNode) and self._node.scalar.kind is Kind.BOOL:
-            return bool(self._node.scalar.number)
+        if isinstance(self._node, ScalarNode) and scalar_of(self._node).kind is Kind.BOOL:
+            return bool(scalar_of(self._node).number)
         if not self.is_null:
             self._mistyped("bool")
         return False
 
     def count(self) -> int:
         """A whole number of 32 bits; 0 for null."""
-        scalar = self._node.scalar if isinstance(self._node, ScalarNode) else None
+        scalar = scalar_of(self._node) if isinstance(self._node, ScalarNode) else None
         if scalar is not None and scalar.kind is Kind.INT and 0 <= scalar.number <= UINT32_MAX:
             return scalar.number
         if not self.is_null:
@@ -119,7 +120,7 @@ class Value:
 
     def number(self) -> float:
         """A number, whole or not; 0 for null."""
-        if isinstance(self._node, ScalarNode) and self._node.scalar.kind in (Kind.INT, Kind.FLOAT):
+        if isinstance(self._node, ScalarNode) and scalar_of(self._node).kind in (Kind.INT, Kind.FLOAT):
             return _number(self._node)
         if not self.is_null:
             self._mistyped("float64")
@@ -129,7 +130,7 @@ class Value:
         """This mapping's keys, as text, each with its value."""
         if not isinstance(self._node, MapNode):
             return []
-        return [(key.scalar.text, self.field(key.scalar.text)) for key, _ in _pairs(self._node) if _is_text(key)]
+        return [(key.text, self.field(key.text)) for key, _ in _pairs(self._node) if _is_text(key)]
 
     def json(self) -> Json:
         """The value as JSON knows it; what JSON does not know is reported."""
@@ -147,7 +148,7 @@ class Value:
     def _mistyped(self, kind: str) -> None:
         shown = {ListNode: "!!seq", MapNode: "!!map"}.get(type(self._node), "")
         if isinstance(self._node, ScalarNode):
-            shown = f"!!{self._node.scalar.kind} `{self._node.scalar.text}`"
+            shown = f"!!{scalar_of(self._node).kind} `{self._node.text}`"
         self.report(f"{_LOAD_ERROR} unmarshal errors: line {self._line}: cannot unmarshal {shown} into {kind}")
 
 
@@ -177,14 +178,14 @@ class _Structure:
         self._seen.add(id(root))
         for key, value in _pairs(root):
             yield from self._key(key)
-            if not (isinstance(key, ScalarNode) and key.scalar.text in _FREE):
+            if not (isinstance(key, ScalarNode) and key.text in _FREE):
                 yield from self._value(value)
 
     def _key(self, key: Node) -> Iterator[tuple[int, str]]:
-        if not isinstance(key, ScalarNode) or key.scalar.kind is not Kind.STR:
+        if not isinstance(key, ScalarNode) or scalar_of(key).kind is not Kind.STR:
             yield key.line, f"config error, key is not of type string: {_shown(key)}"
-        elif key.scalar.text not in KEYS:
-            yield key.line, f"config error, unknown key '{key.scalar.text}'"
+        elif key.text not in KEYS:
+            yield key.line, f"config error, unknown key '{key.text}'"
 
     def _value(self, value: Node) -> Iterator[tuple[int, str]]:
         match value:
@@ -197,32 +198,32 @@ class _Structure:
                     else:
                         shown = _shown(item)
                         yield item.line, f"config error, yaml file contains list of type other than map: {shown}"
-            case ScalarNode(scalar=scalar):
-                if not scalar.is_checkable:
+            case ScalarNode():
+                if not scalar_of(value).is_checkable:
                     yield value.line, "error checking config"
 
 
 def _pairs(node: MapNode) -> Iterator[tuple[Node, Node]]:
     """A mapping's pairs with `<<` merged in; what is merged comes first, so that the mapping's own keys win."""
-    for key, value in node.pairs:
+    for key, value in node.pairs():
         if _is_key(key, _MERGE):
             for merged in reversed(value.items) if isinstance(value, ListNode) else [value]:
                 if isinstance(merged, MapNode):
                     yield from _pairs(merged)
-    yield from ((key, value) for key, value in node.pairs if not _is_key(key, _MERGE))
+    yield from ((key, value) for key, value in node.pairs() if not _is_key(key, _MERGE))
 
 
 def _is_key(node: Node, name: str) -> bool:
-    return isinstance(node, ScalarNode) and node.scalar.kind is Kind.STR and node.scalar.text == name
+    return isinstance(node, ScalarNode) and scalar_of(node).kind is Kind.STR and node.text == name
 
 
 def _is_text(node: Node) -> TypeGuard[ScalarNode]:
-    return isinstance(node, ScalarNode) and node.scalar.kind is Kind.STR
+    return isinstance(node, ScalarNode) and scalar_of(node).kind is Kind.STR
 
 
 def _number(node: ScalarNode) -> float:
-    text = node.scalar.text.replace("_", "")
-    return float(node.scalar.number if node.scalar.kind is Kind.INT else text.lower().replace(".inf", "inf"))
+    text = node.text.replace("_", "")
+    return float(scalar_of(node).number if scalar_of(node).kind is Kind.INT else text.lower().replace(".inf", "inf"))
 
 
 def _json(node: Node | None) -> Json:
@@ -233,7 +234,8 @@ def _json(node: Node | None) -> Json:
             return [_json(item) for item in items]
         case MapNode():
             return _json_object(node)
-        case ScalarNode(scalar=scalar):
+        case ScalarNode():
+            scalar = scalar_of(node)
             match scalar.kind:
                 case Kind.NULL:
                     return None
@@ -254,17 +256,17 @@ def _json_object(node: MapNode) -> dict[str, Json]:
 
 
 def _finite(node: ScalarNode) -> float:
-    number = _number(node) if node.scalar.text.strip("+-.").lower() not in ("inf", "nan") else math.nan
+    number = _number(node) if node.text.strip("+-.").lower() not in ("inf", "nan") else math.nan
     if not math.isfinite(number):
-        raise ValueError(f"no number in JSON: {node.scalar.text}")
+        raise ValueError(f"no number in JSON: {node.text}")
     return number
 
 
 def _shown(node: Node) -> str:
     match node:
-        case ScalarNode(scalar=scalar):
-            return scalar.shown
+        case ScalarNode():
+            return scalar_of(node).shown
         case ListNode(items=items):
             return f"[{' '.join(map(_shown, items))}]"
-        case MapNode(pairs=pairs):
-            return f"map[{' '.join(f'{_shown(key)}:{_shown(value)}' for key, value in pairs)}]"
+        case MapNode():
+            return f"map[{' '.join(f'{_shown(key)}:{_shown(value)}' for key, value in node.pairs())}]"

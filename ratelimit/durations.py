@@ -5,6 +5,7 @@ Knows text only.
 
 from __future__ import annotations
 
+import math
 import re
 
 _UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -39,3 +40,17 @@ def parse_bool(text: str) -> bool:
     if text in _FALSE:
         return False
     raise ValueError(f"'{text}' is neither true nor false")
+
+
+def duration_text(seconds: float) -> str:
+    """A duration of 0 or more in Go's form, in whole milliseconds, rounded up: `20ms`, `1s`, `6m0s`, `1h0m0.5s`."""
+    milliseconds = math.ceil(round(seconds * 1000, 3))
+    if milliseconds < 1000:
+        return f"{milliseconds}ms" if milliseconds else "0s"
+    minutes, rest = divmod(milliseconds, 60_000)
+    whole, thousandths = divmod(rest, 1000)
+    text = f"{whole}.{thousandths:03}".rstrip("0") + "s" if thousandths else f"{whole}s"
+    if not minutes:
+        return text
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{text}" if hours else f"{minutes}m{text}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TypeVar
 
 from headgate.errors import SettingsError
@@ -44,6 +46,10 @@ class Environment:
         """A number from 0 to 1."""
         return self._read(name, default, _ratio)
 
+    def pairs(self, name: str, separators: str = ":") -> Mapping[str, str]:
+        """Names and values, `a:b,c:d`; any one of the separators may stand between the two."""
+        return self._read(name, MappingProxyType({}), _pairs(separators))
+
     def _read(self, name: str, default: Value, parse: Callable[[str], Value]) -> Value:
         text = self._variables.get(name)
         if not text:
@@ -65,6 +71,19 @@ def _ratio(text: str) -> float:
     if not 0.0 <= number <= 1.0:
         raise ValueError(f"has to be between 0 and 1, not '{text}'")
     return number
+
+
+def _pairs(separators: str) -> Callable[[str], Mapping[str, str]]:
+    form = re.compile(f"([^{separators}]+)[{separators}](.*)")
+
+    def parse(text: str) -> Mapping[str, str]:
+        found = [form.fullmatch(part.strip()) for part in text.split(",")]
+        pairs = {match[1]: match[2] for match in found if match is not None}
+        if None in found:
+            raise ValueError(f"has to be name{separators[0]}value,name{separators[0]}value, not '{text}'")
+        return MappingProxyType(pairs)
+
+    return parse
 
 
 def _not_negative(parse: Callable[[str], float]) -> Callable[[str], float]:

@@ -15,7 +15,7 @@ from typing import Protocol
 from headgate.errors import StoreUnavailable
 from headgate.logs import FIELDS
 from headgate.policy.model import OnStoreFailure
-from ratelimit.breaker import Breaker
+from headgate.redis.breaker import Breaker
 from ratelimit.charges import Charge, Charging, Store, Tally, is_refused
 from ratelimit.limits import Algorithm
 from ratelimit.memory import MemoryStore
@@ -143,9 +143,10 @@ def _imposed(charge: Charge, policy: OnStoreFailure | None) -> Tally | None:
     """What the policy says without counting; None when the process's own share has to be counted."""
     match policy:
         case OnStoreFailure.OPEN:
-            return Tally(is_over=False, count=0, attempted=max(0, charge.hits), reset_seconds=None)
+            return Tally(False, 0, max(0, charge.hits), None, is_substitute=True)
         case OnStoreFailure.CLOSED:
-            return Tally(charge.hits >= 0, charge.capacity, charge.capacity + max(0, charge.hits), None)
+            attempted = charge.capacity + max(0, charge.hits)
+            return Tally(charge.hits >= 0, charge.capacity, attempted, None, is_substitute=True)
         case _:
             return None
 
@@ -153,4 +154,5 @@ def _imposed(charge: Charge, policy: OnStoreFailure | None) -> Tally | None:
 def _as_part(charge: Charge, share: Charge, tally: Tally) -> Tally:
     """The part's tally, so that as much remains of the whole limit as remains of the part."""
     elsewhere = charge.capacity - share.capacity
-    return replace(tally, count=tally.count + elsewhere, attempted=tally.attempted + elsewhere)
+    count, attempted = tally.count + elsewhere, tally.attempted + elsewhere
+    return replace(tally, count=count, attempted=attempted, is_substitute=True)

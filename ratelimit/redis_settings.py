@@ -1,62 +1,14 @@
-"""Where Redis is and how to get in, in the reference's settings; `redis_connection` does it."""
+"""Where Redis is and how to get in, in the reference's settings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import StrEnum
 from urllib.parse import unquote, urlsplit
 
 from headgate.errors import SettingsError
+from headgate.redis.settings import DEFAULT_PORT, Credentials, RedisSettings, RedisType
 from ratelimit.environment import Environment
 
 _DEFAULT_URL = "localhost:6379"
-_DEFAULT_PORT = 6379
-
-
-class RedisType(StrEnum):
-    """What stands behind the address."""
-
-    SINGLE = "SINGLE"
-    SENTINEL = "SENTINEL"
-    CLUSTER = "CLUSTER"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
-    """`password` or `user:password`; both empty for none."""
-
-    username: str = ""
-    password: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RedisSettings:
-    """One Redis, or one set of them.
-
-    Attributes:
-        addresses: `(host, port)`; of a sentinel setup, the sentinels.
-        socket_path: a unix socket in place of an address.
-        master: of a sentinel setup, the master's name.
-        connect_seconds: bounds connecting; a command has its own deadline.
-        checks_hostname: whether the server's certificate has to be for its name.
-        health_follows: whether the service is healthy only while Redis answers.
-    """
-
-    type: RedisType = RedisType.SINGLE
-    addresses: tuple[tuple[str, int], ...] = (("localhost", _DEFAULT_PORT),)
-    socket_path: str = ""
-    database: int = 0
-    master: str = ""
-    pool_size: int = 10
-    credentials: Credentials = field(default_factory=Credentials)
-    sentinel_credentials: Credentials = field(default_factory=Credentials)
-    tls: bool = False
-    tls_ca: str = ""
-    tls_certificate: str = ""
-    tls_key: str = ""
-    checks_hostname: bool = True
-    connect_seconds: float = 10.0
-    health_follows: bool = False
 
 
 def read_redis_settings(environment: Environment, prefix: str) -> RedisSettings:
@@ -114,7 +66,7 @@ def _from_url(url: str, kind: RedisType) -> tuple[Credentials, str, bool, int]:
 def _address(text: str, name: str) -> tuple[str, int]:
     host, separator, port = text.strip().rpartition(":")
     if not separator:
-        return text.strip(), _DEFAULT_PORT
+        return text.strip(), DEFAULT_PORT
     if not port.isdigit():
         raise SettingsError(f"{name}: '{text}' is no host:port")
     return host.strip("[]"), int(port)

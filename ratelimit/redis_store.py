@@ -19,9 +19,9 @@ from redis.asyncio import RedisCluster
 from redis.exceptions import NoScriptError, RedisError
 
 from headgate.errors import StoreUnavailable
+from headgate.redis.connection import Client, disconnect
 from ratelimit.charges import COUNT_MAX, Charge, Charging, Tally, is_refused, kept
 from ratelimit.limits import Algorithm
-from ratelimit.redis_connection import Client, disconnect
 from ratelimit.redis_keys import redis_key
 from ratelimit.windows import MICROSECONDS
 
@@ -62,7 +62,7 @@ class RedisStore:
 
     async def charge(self, charges: Sequence[Charge], charging: Charging = Charging.EACH) -> tuple[Tally, ...]:
         """See `Store`."""
-        now = int(self._clock() * MICROSECONDS) if self._clock else None
+        now = self._now(charges[0])
         keys = [redis_key(charge, self._prefix, now) for charge in charges]
         groups = self._groups(charges, keys)
         if len(groups) == 1:
@@ -86,6 +86,12 @@ class RedisStore:
         """Close all connections."""
         for client in {self._client, self._per_second}:
             await disconnect(client)
+
+    def _now(self, first: Charge) -> int | None:
+        """Microseconds; None for Redis's own time. The charges of one call are all pinned to a window, or none is."""
+        if first.window_start is not None:
+            return first.window_start * MICROSECONDS
+        return int(self._clock() * MICROSECONDS) if self._clock else None
 
     def _groups(self, charges: Sequence[Charge], keys: Sequence[str]) -> list[tuple[Client, list[int]]]:
         """The indexes of charges that one call can hold, and whom to ask."""

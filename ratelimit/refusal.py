@@ -15,6 +15,8 @@ from ratelimit.tenants import PROTOCOL_KEY, TENANT_KEY, Budget
 
 _PLAIN_REASON = "rate_limit"
 _GRPC = "kserve_grpc"
+_MAX_RETRY_AFTER_SECONDS = 120.0
+"""openai-python does not retry at all when told to wait longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,17 @@ class _Cause:
         return self.status.hits > self.limit.requests_per_unit
 
     @property
+    def is_final(self) -> bool:
+        """Whether trying again by itself is no help: the client's own code has to decide what its tokens go to."""
+        return self.is_hopeless or self.reason == Budget.TOKENS.reason
+
+    @property
     def decision(self) -> str:
         return f"reject; reason={self.reason}"
 
     @property
     def wait_seconds(self) -> float:
-        return self.status.reset_seconds or 0.0
+        return min(self.status.reset_seconds or 0.0, _MAX_RETRY_AFTER_SECONDS)
 
     @property
     def message(self) -> str:
@@ -104,12 +111,12 @@ def _headers(cause: _Cause) -> tuple[tuple[str, str], ...]:
         ("x-headgate-decision", cause.decision),
     )
     # OpenAI's clients obey this header before retry-after.
-    return (*headers, ("x-should-retry", "false")) if cause.is_hopeless else headers
+    return (*headers, ("x-should-retry", "false")) if cause.is_final else headers
 
 
 def _grpc_headers(cause: _Cause) -> tuple[tuple[str, str], ...]:
     # The type of a gRPC response is Envoy's to set; a pushback below zero means never (gRFC A6).
-    milliseconds = -1 if cause.is_hopeless else max(1, math.ceil(cause.wait_seconds * 1000))
+    milliseconds = -1 if cause.is_final else max(1, math.ceil(cause.wait_seconds * 1000))
     return (
         ("retry-after", str(_whole_seconds(cause.wait_seconds))),
         ("grpc-retry-pushback-ms", str(milliseconds)),

@@ -8,17 +8,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headgate.errors import StoreUnavailable
 from headgate.transport import RpcError, Service, StatusCode
 from ratelimit import wire
+from ratelimit.budget_headers import budget_headers
 from ratelimit.charges import Store
 from ratelimit.limiter import NO_MODES, Modes, Plan, fault, judge, plan
 from ratelimit.limits import Code, RateLimitRequest, Verdict
 from ratelimit.matching import Configuration
 from ratelimit.refusal import refusal
 from ratelimit.reply import Reply, dynamic_metadata, limit_headers
+from ratelimit.settlement import Settlement
 from ratelimit.stats import Stats
 from ratelimit.tenants import TENANT_DOMAIN
 
@@ -47,6 +49,7 @@ class RateLimitService:
     Args:
         configuration: returns what is in force now for a domain; None until the first load has worked.
         store_waits: whether the store may take its time; one that never does is asked without a task per call.
+        settlement: hears of every answer in the tenants' domain; None when nothing is settled.
         observe_seconds: called with the time each gRPC call took.
     """
 
@@ -58,6 +61,7 @@ class RateLimitService:
         store_waits: bool = True,
         stats: Stats,
         answering: Answering = Answering(),
+        settlement: Settlement | None = None,
         observe_seconds: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._configuration = configuration
@@ -65,6 +69,7 @@ class RateLimitService:
         self._store_waits = store_waits
         self._stats = stats
         self._answering = answering
+        self._settlement = settlement
         self._observe_seconds = observe_seconds
 
     def service(self) -> Service:
@@ -135,14 +140,19 @@ class RateLimitService:
             raise
         verdict = judge(planned, tallies, modes)
         self._stats.answered(planned, tallies, verdict)
+        if self._settlement is not None and request.domain == TENANT_DOMAIN and verdict.code is Code.OK:
+            self._settlement.charged(request, planned, charges, tallies)
         return verdict, self._reply(request, planned, verdict)
 
     def _reply(self, request: RateLimitRequest, planned: Plan, verdict: Verdict) -> Reply:
-        refused = refusal(request, verdict) if request.domain == TENANT_DOMAIN else None
-        if refused is not None:
-            return refused
         names = self._answering.header_names
+        headers = limit_headers(planned, verdict, self._answering.modes, names) if names else ()
+        if request.domain == TENANT_DOMAIN:
+            refused = refusal(request, verdict)
+            headers = (*budget_headers(verdict), *headers)
+            if refused is not None:
+                return replace(refused, headers=(*refused.headers, *headers))
         return Reply(
-            headers=limit_headers(planned, verdict, self._answering.modes, names) if names else (),
+            headers=headers,
             metadata=dynamic_metadata(request, planned, verdict) if self._answering.dynamic_metadata else {},
         )

@@ -12,8 +12,14 @@ from enum import StrEnum
 
 from headgate.errors import SettingsError
 from headgate.policy.model import OnStoreFailure
+from headgate.redis.settings import RedisSettings
 from ratelimit.environment import Environment
-from ratelimit.redis_settings import RedisSettings, read_redis_settings
+from ratelimit.redis_settings import read_redis_settings
+from ratelimit.reference_logs import LogSettings, read_log_settings
+from ratelimit.serving_settings import ServingSettings, read_serving_settings
+from ratelimit.statsd_settings import StatsdSettings, read_statsd_settings
+from ratelimit.tracing_settings import TracingSettings, read_tracing_settings
+from ratelimit.xds_settings import XdsSettings, read_xds_settings
 
 
 class Backend(StrEnum):
@@ -35,15 +41,11 @@ class RatelimitSettings:
             `failure_mode_deny` decides, as with the reference.
         redis_deadline_seconds: how long a call waits for Redis. Envoy gives the whole call 20 ms by default.
         local_share: the part of a limit this process grants by itself while the policy is `local`.
+        statsd, tracing: None for neither.
+        xds: where configuration comes from in the place of files; None for files.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8080
-    grpc_host: str = "127.0.0.1"
-    grpc_port: int = 8081
-    grpc_uds: str = ""
-    debug_host: str = "127.0.0.1"
-    debug_port: int = 6070
+    serving: ServingSettings = field(default_factory=ServingSettings)
     directory: str = ""
     files_prefix: str = ""
     ignore_dot_files: bool = True
@@ -65,21 +67,10 @@ class RatelimitSettings:
     on_redis_failure: OnStoreFailure | None = None
     redis_deadline_seconds: float = 0.012
     local_share: float = 1.0
-
-    @property
-    def grpc_address(self) -> str:
-        """`host:port`, or `unix:/path`."""
-        return f"unix:{self.grpc_uds}" if self.grpc_uds else f"{self.grpc_host}:{self.grpc_port}"
-
-    @property
-    def http_address(self) -> str:
-        """Of `/json` and `/healthcheck`."""
-        return f"{self.host}:{self.port}"
-
-    @property
-    def debug_address(self) -> str:
-        """Of `/rlconfig`, `/stats` and `/explain`."""
-        return f"{self.debug_host}:{self.debug_port}"
+    statsd: StatsdSettings | None = None
+    logs: LogSettings = field(default_factory=LogSettings)
+    tracing: TracingSettings | None = None
+    xds: XdsSettings | None = None
 
 
 def read_ratelimit_settings(variables: Mapping[str, str] = os.environ) -> RatelimitSettings:
@@ -94,13 +85,7 @@ def read_ratelimit_settings(variables: Mapping[str, str] = os.environ) -> Rateli
     watches_root = environment.flag("RUNTIME_WATCH_ROOT", default=True)
     directory, prefix = _files(environment, watches_root=watches_root)
     return RatelimitSettings(
-        host=environment.text("HOST", defaults.host),
-        port=environment.count("PORT", defaults.port),
-        grpc_host=environment.text("GRPC_HOST", defaults.grpc_host),
-        grpc_port=environment.count("GRPC_PORT", defaults.grpc_port),
-        grpc_uds=environment.text("GRPC_UDS"),
-        debug_host=environment.text("DEBUG_HOST", defaults.debug_host),
-        debug_port=environment.count("DEBUG_PORT", defaults.debug_port),
+        serving=read_serving_settings(environment),
         directory=directory,
         files_prefix=prefix,
         ignore_dot_files=environment.flag("RUNTIME_IGNOREDOTFILES", default=True),
@@ -128,6 +113,10 @@ def read_ratelimit_settings(variables: Mapping[str, str] = os.environ) -> Rateli
             "HEADGATE_RATELIMIT_REDIS_DEADLINE", defaults.redis_deadline_seconds
         ),
         local_share=environment.ratio("HEADGATE_RATELIMIT_LOCAL_SHARE", defaults.local_share),
+        statsd=read_statsd_settings(environment),
+        logs=read_log_settings(environment),
+        tracing=read_tracing_settings(environment),
+        xds=read_xds_settings(environment),
     )
 
 
@@ -172,9 +161,5 @@ def _on_failure(environment: Environment) -> OnStoreFailure | None:
 
 
 def _refuse_unsupported(environment: Environment) -> None:
-    source = environment.text("CONFIG_TYPE", "FILE")
-    if source != "FILE":
-        raise SettingsError(f"CONFIG_TYPE: only FILE is supported, not '{source}'")
-    for name in ("GRPC_SERVER_USE_TLS", "TRACING_ENABLED", "USE_DOG_STATSD"):
-        if environment.flag(name):
-            raise SettingsError(f"{name}: not supported; see docs/ratelimit.md")
+    if environment.has("PROMETHEUS_MAPPER_YAML"):
+        raise SettingsError("PROMETHEUS_MAPPER_YAML: not supported; metrics have the names of the default mapper")

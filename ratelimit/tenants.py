@@ -2,7 +2,8 @@
 
 A tenant's budget is the descriptor [(tenant, NAME), (limit, requests | tokens)]. How much may be in flight is
 [(tenant | tier, NAME), (limit, concurrency), (request_id, ID)], for those who run this service without ext_proc. Envoy
-adds [(protocol, NAME)], which has no limit: it says in which format a refusal is written.
+adds [(protocol, NAME), (request_id, ID)], which has no limit: it says in which format a refusal is written, and by
+which record of a finished request the tokens are settled.
 """
 
 from __future__ import annotations

@@ -15,10 +15,12 @@ MICROSECONDS = 1_000_000
 class FixedStep:
     """One charge of a fixed window."""
 
-    __slots__ = ("_before", "_counts", "_end", "_name", "_now", "attempted", "is_over")
+    __slots__ = ("_before", "_counts", "_end", "_is_past", "_name", "_now", "attempted", "is_over")
 
     def __init__(self, charge: Charge, windows: Generations[int], now: int) -> None:
         self._counts, self._end, self._now = windows.current, windows.end, now
+        pinned = charge.window_start
+        self._is_past = pinned is not None and pinned * MICROSECONDS != windows.end - windows.period
         self._name = windows.name(charge.key)
         self._before = self.count()
         self.attempted = min(max(0, self._before + charge.hits), COUNT_MAX)
@@ -26,6 +28,8 @@ class FixedStep:
 
     def apply(self, hits: int) -> None:
         """Count the hits; a count stays between 0 and `COUNT_MAX`."""
+        if self._is_past:
+            return
         _put(self._counts, self._name, self.count() + hits)
 
     def undo(self) -> None:

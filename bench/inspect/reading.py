@@ -24,6 +24,7 @@ _PLACE = Destination(
     frontend=_FRONTEND,
     max_output_tokens=700,
     charged_tokens=0,
+    prompt_tokens=0,
     is_degraded=False,
     reason="",
 )

@@ -12,6 +12,9 @@ from bench.overload.record import SequenceRecord
 from bench.overload.score import refusal_times_ms, throughput
 from bench.percentiles import nearest_rank
 
+WAITED = ("queue_timeout", "client_deadline")
+"""The reasons of requests that were told no only when their patience was over."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
@@ -53,6 +56,7 @@ class Details:
 
     Attributes:
         refusals_ms: reason -> real milliseconds from request to refusal.
+        refused_on_arrival_ms: the same of all that did not first wait out their queue.
         served_by_tenant: tenant -> (requests that came, requests served).
         late_ms: how late the clients sent, real milliseconds: above a few, the machine was too busy.
     """
@@ -60,6 +64,7 @@ class Details:
     tiers: dict[str, TierDetails]
     throughput_tokens_per_s: float
     refusals_ms: dict[str, Times | None]
+    refused_on_arrival_ms: Times | None
     served_by_tenant: dict[str, tuple[int, int]]
     max_concurrency: list[int]
     tokens_served: int
@@ -83,6 +88,7 @@ def details(cell: Cell, window: Window) -> Details:
         tiers={tier: _tier(outcomes, seen) for tier, outcomes in by_tier.items()},
         throughput_tokens_per_s=throughput(cell.outcomes, window),
         refusals_ms={reason: Times.of(refusal_times_ms(items)) for reason, items in by_reason.items() if reason},
+        refused_on_arrival_ms=Times.of(refusal_times_ms(o for o in came if o.reason not in WAITED)),
         served_by_tenant=_tenants(came),
         max_concurrency=[record.max_concurrency for record in cell.records],
         tokens_served=served,

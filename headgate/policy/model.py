@@ -111,11 +111,16 @@ IdentitySource = JwtIdentity | ApiKeyIdentity | MtlsIdentity | AnonymousIdentity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantLimits:
-    """What one tenant may use, whatever its tier allows."""
+    """What one tenant may use, whatever its tier allows.
+
+    Attributes:
+        cached_token_weight: how much of a prompt token counts that the model server found in its cache, 0 to 1.
+    """
 
     concurrency: int | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    cached_token_weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,10 +211,11 @@ class Frontend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """How much a cluster holds at once. `auto` finds the request limit by itself."""
+    """How much a cluster holds at once, and how fast it computes prompts. `auto` finds the request limit by itself."""
 
     requests: int | None = None
     tokens: int | None = None
+    prompt_tokens_per_minute: int | None = None
     auto: bool = False
 
 

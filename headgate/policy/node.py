@@ -11,12 +11,15 @@ import math
 import re
 from collections.abc import Container, Iterator, Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import TypeVar
 
 import yaml
 from yaml.constructor import SafeConstructor
 
 from headgate.errors import Problem
+from headgate.yaml_tree import STR_TAG, ListNode, MapNode, ScalarNode
+from headgate.yaml_tree import Node as TreeNode
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -38,6 +41,8 @@ _SCALARS = {
     "tag:yaml.org,2002:float": SafeConstructor.construct_yaml_float,
     "tag:yaml.org,2002:bool": SafeConstructor.construct_yaml_bool,
 }
+_IMPLICIT = yaml.SafeLoader.yaml_implicit_resolvers
+_KEPT_LOOKS = 4096
 _MAX_SHOWN_CHARACTERS = 128
 
 
@@ -50,28 +55,28 @@ class Node:
     __slots__ = ("_node", "file", "line", "path", "problems")
 
     def __init__(
-        self, node: yaml.Node, file: str, path: str, problems: list[Problem], key: yaml.Node | None = None
+        self, node: TreeNode, file: str, path: str, problems: list[Problem], key: TreeNode | None = None
     ) -> None:
         self._node = node
         self.file = file
         self.path = path
         self.problems = problems
-        self.line = _line(node if key is None or isinstance(node, yaml.ScalarNode) else key)
+        self.line = (node if key is None or isinstance(node, ScalarNode) else key).line
 
     @property
     def is_text(self) -> bool:
         """Whether the value is one scalar."""
-        return isinstance(self._node, yaml.ScalarNode)
+        return isinstance(self._node, ScalarNode)
 
     @property
     def is_mapping(self) -> bool:
         """Whether the value is a mapping; an absent one counts as empty."""
-        return isinstance(self._node, yaml.MappingNode) or self.is_null
+        return isinstance(self._node, MapNode) or self.is_null
 
     @property
     def is_null(self) -> bool:
         """Whether the value is absent or `null`."""
-        return self._node.tag == _NULL_TAG
+        return isinstance(self._node, ScalarNode) and _tag(self._node) == _NULL_TAG
 
     def silent(self) -> Node:
         """The same value with a list of problems of its own, for a first look ahead of the real reading."""
@@ -86,22 +91,22 @@ class Node:
 
         A mapping without entries is wrong when `empty` says so.
         """
-        if not isinstance(self._node, yaml.MappingNode):
+        if not isinstance(self._node, MapNode):
             if not self.is_null:
                 self.report(f"has to be a mapping, not {self._shown}")
             elif empty:
                 self.report(empty)
             return
-        if empty and not self._node.value:
+        if empty and not self._node.flat:
             self.report(empty)
         seen: set[str] = set()
-        for key, value in self._node.value:
-            name = key.value if isinstance(key, yaml.ScalarNode) else "?"
+        for key, value in self._node.pairs():
+            name = key.text if isinstance(key, ScalarNode) else "?"
             path = f"{self.path}.{_printable(name)}" if self.path else _printable(name)
-            if not isinstance(key, yaml.ScalarNode):
-                self.problems.append(Problem(self.file, _line(key), path, "a key has to be plain text"))
+            if not isinstance(key, ScalarNode):
+                self.problems.append(Problem(self.file, key.line, path, "a key has to be plain text"))
             elif name in seen:
-                self.problems.append(Problem(self.file, _line(key), path, "stands twice"))
+                self.problems.append(Problem(self.file, key.line, path, "stands twice"))
             else:
                 seen.add(name)
                 yield name, Node(value, self.file, path, self.problems, key)
@@ -128,18 +133,18 @@ class Node:
 
     def elements(self, *, empty: str = "") -> list[Node]:
         """The items of a list. A list without items is wrong when `empty` says so."""
-        if not isinstance(self._node, yaml.SequenceNode):
+        if not isinstance(self._node, ListNode):
             self.report(f"has to be a list, not {self._shown}")
             return []
-        if empty and not self._node.value:
+        if empty and not self._node.items:
             self.report(empty)
-        items = enumerate(self._node.value)
+        items = enumerate(self._node.items)
         return [Node(item, self.file, f"{self.path}[{index}]", self.problems) for index, item in items]
 
     def text(self, pattern: str = r"(?s:.+)", meaning: str = "non-empty text") -> str:
         """A scalar as raw text that matches `pattern` in full; "" when wrong."""
-        if isinstance(self._node, yaml.ScalarNode) and not self.is_null:
-            value = str(self._node.value)
+        if isinstance(self._node, ScalarNode) and not self.is_null:
+            value = self._node.text
             if re.fullmatch(pattern, value):
                 return value
         self.report(f"has to be {meaning}, not {self._shown}")
@@ -180,7 +185,7 @@ class Node:
 
     def choice(self, kind: type[Choice]) -> Choice | None:
         """One word of a closed set; None when wrong."""
-        value = str(self._node.value) if isinstance(self._node, yaml.ScalarNode) else ""
+        value = self._node.text if isinstance(self._node, ScalarNode) else ""
         try:
             return kind(value)
         except ValueError:
@@ -196,7 +201,7 @@ class Node:
         return value
 
     def _quantity(self, units: Mapping[str, float], meaning: str) -> float:
-        value = str(self._node.value) if isinstance(self._node, yaml.ScalarNode) else ""
+        value = self._node.text if isinstance(self._node, ScalarNode) else ""
         match = _QUANTITY.fullmatch(value.replace("_", ""))
         if match is None or match[2] not in units:
             self.report(f"has to be {meaning}, not {self._shown}")
@@ -211,11 +216,14 @@ class Node:
         return value
 
     def _scalar(self) -> object:
-        construct = _SCALARS.get(self._node.tag)
-        if construct is None or not isinstance(self._node, yaml.ScalarNode):
+        if not isinstance(self._node, ScalarNode):
+            return None
+        tag = _tag(self._node)
+        construct = _SCALARS.get(tag)
+        if construct is None:
             return None
         try:
-            return construct(SafeConstructor(), self._node)
+            return construct(SafeConstructor(), yaml.ScalarNode(tag, self._node.text))
         except (ValueError, LookupError):
             # A tag that the value does not bear out, such as `!!int soon`.
             return None
@@ -224,9 +232,9 @@ class Node:
     def _shown(self) -> str:
         if self.is_null:
             return "nothing"
-        if isinstance(self._node, yaml.ScalarNode):
-            return f"'{_printable(self._node.value)}'"
-        return "a mapping" if isinstance(self._node, yaml.MappingNode) else "a list"
+        if isinstance(self._node, ScalarNode):
+            return f"'{_printable(self._node.text)}'"
+        return "a mapping" if isinstance(self._node, MapNode) else "a list"
 
 
 def optional_integer(fields: Mapping[str, Node], key: str, *, minimum: int = 0, maximum: int = 2**53) -> int | None:
@@ -234,8 +242,15 @@ def optional_integer(fields: Mapping[str, Node], key: str, *, minimum: int = 0, 
     return fields[key].integer(minimum, maximum) if key in fields else None
 
 
-def _line(node: yaml.Node) -> int:
-    return int(node.start_mark.line) + 1
+def _tag(node: ScalarNode) -> str:
+    return node.tag or _look_of(node.text)
+
+
+@lru_cache(_KEPT_LOOKS)
+def _look_of(text: str) -> str:
+    """What a plain scalar is by YAML 1.1, as PyYAML reads it."""
+    patterns: list[tuple[str, re.Pattern[str]]] = _IMPLICIT.get(text[:1], [])
+    return next((tag for tag, pattern in patterns if pattern.match(text)), STR_TAG)
 
 
 def _finite(value: float) -> float | None:

@@ -1,12 +1,13 @@
 """Who holds what: leases on tenants, tiers and clusters, asked for and granted in one atomic step.
 
 A lease is the right to hold one in-flight slot until it is released or expires. The store decides nothing about
-policy: every limit comes with the question. Implementations: `headgate.store.memory`.
+policy: every limit comes with the question. Implementations: `headgate.store.memory`, `headgate.store.redis`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -29,6 +30,12 @@ class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True):
         cluster: None for a request that runs on no cluster of the policy: only its tenant's limit counts.
         tokens: prompt plus capped output, in tokens.
         reserved: share of the cluster (0.0 .. 1.0) each tier has reserved, by tier name.
+        prompt_tokens: the part of `tokens` that has to be computed before the first of the output.
+        prompt_tokens_per_second: how fast the cluster does that; None when nobody says.
+        max_backlog_seconds: how much of that may lie before the request; None: it does not wait for others' prompts.
+            Stores know nothing of these three.
+        priority: of its tier, the smaller the better: who goes first among those who wait at several sidecars.
+        waiting_since: when it joined a queue, in seconds, monotonic; None for one that does not wait.
     """
 
     tenant: str
@@ -40,6 +47,11 @@ class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True):
     cluster_limit: int | None = None
     cluster_token_limit: int | None = None
     reserved: Mapping[str, float] = {}
+    prompt_tokens: int = 0
+    prompt_tokens_per_second: float | None = None
+    max_backlog_seconds: float | None = None
+    priority: int = 0
+    waiting_since: float | None = None
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -73,6 +85,27 @@ TakeOutcome = Callable[[Lease | Refused | None], None]
 """Told what became of a question, once; None: the store is unavailable."""
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Somebody who is next at a cluster, and how many wait in that line, this one included."""
+
+    request: LeaseRequest
+    waiting: int
+
+
+class Line(Protocol):
+    """Those who wait at this sidecar, as far as a store that several sidecars share has to know."""
+
+    def clusters(self) -> Iterable[str]:
+        """The clusters somebody waits for."""
+
+    def claims(self, cluster: str) -> Sequence[Claim]:
+        """Who could be next there: a few for every tier."""
+
+    def ask_again(self) -> None:
+        """Anything may have become free, unheard."""
+
+
 class Store(Protocol):
     """Where leases live. Every method is one atomic step, on the event loop; none raises."""
 
@@ -97,4 +130,14 @@ class Store(Protocol):
         """The latest known number of leases of a tenant, tier or cluster; never waits."""
 
     def on_release(self, listener: Callable[[Lease], None]) -> None:
-        """Call `listener` after every release."""
+        """Call `listener` after every release.
+
+        Of a lease released by another sidecar, only the names in its request are known; one that nobody released but
+        that leaves a place to others has an empty tenant and tier.
+        """
+
+    def serve_line(self, line: Line) -> None:
+        """Let those who wait here have their turn among those who wait elsewhere."""
+
+    def line_changed(self, cluster: str) -> None:
+        """Somebody else is next at a cluster."""

@@ -36,15 +36,28 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._leases)
 
+    def get(self, lease_id: int) -> Lease | None:
+        """A lease that is held."""
+        return self._leases.get(lease_id)
+
     def acquire(self, request: LeaseRequest, now: float) -> Lease | Refused:
         """Take a slot in every scope, or name the first that has none. `now` in seconds, monotonic."""
-        scope = self._first_full(request)
-        if scope is not None:
-            return Refused(scope, self._seconds_to_next_release(request, scope))
+        refused = self.refusal(request)
+        if refused is not None:
+            return refused
         lease = Lease(next(self._ids), request, now)
-        self._leases[lease.id] = lease
-        self._count(request, 1)
+        self.adopt(lease)
         return lease
+
+    def refusal(self, request: LeaseRequest) -> Refused | None:
+        """What `acquire` would say if not yes."""
+        scope = self._first_full(request)
+        return None if scope is None else Refused(scope, self._seconds_to_next_release(request, scope))
+
+    def adopt(self, lease: Lease) -> None:
+        """Count a lease that was granted elsewhere."""
+        self._leases[lease.id] = lease
+        self._count(lease.request, 1)
 
     def release(self, lease: Lease, now: float) -> bool:
         """Give a lease back; False when it was given back before (or never granted here)."""

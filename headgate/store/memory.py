@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from headgate.store import Lease, LeaseRequest, Scope, TakeOutcome, Usage
+from headgate.store import Lease, LeaseRequest, Line, Scope, TakeOutcome, Usage
 from headgate.store.ledger import Ledger
 
 Clock = Callable[[], float]
@@ -40,3 +40,9 @@ class MemoryStore:
     def on_release(self, listener: Callable[[Lease], None]) -> None:
         """Call `listener` after every release."""
         self._listeners.append(listener)
+
+    def serve_line(self, line: Line) -> None:
+        """Nobody waits elsewhere."""
+
+    def line_changed(self, cluster: str) -> None:
+        """Nobody else wants to know."""

@@ -133,6 +133,19 @@ class Service:
     conversations: Mapping[str, OpenConversation] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectionAge:
+    """How long a connection may last, so that clients spread anew over servers that came later.
+
+    Attributes:
+        seconds: after this (give or take a tenth) it takes no new calls, and ends with its last one.
+        grace_seconds: after this much more it is cut.
+    """
+
+    seconds: float
+    grace_seconds: float
+
+
 class Server(Protocol):
     """A gRPC server on one address (`host:port`, port 0 for any free one, or `unix:/path`)."""
 

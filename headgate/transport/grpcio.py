@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from headgate.transport import (
+    ConnectionAge,
     Conversation,
     FunctionHandler,
     Metadata,
@@ -25,6 +26,7 @@ from headgate.transport import (
 from headgate.transport.tls import Tls, server_context
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
+_LONGEST_MILLISECONDS = 2**31 - 1
 _log = logging.getLogger("headgate.transport")
 
 
@@ -33,6 +35,7 @@ class GrpcioServer:
 
     Args:
         tls: None for plain HTTP/2.
+        max_age: of each connection; None for no limit.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class GrpcioServer:
         *,
         max_message_bytes: int,
         tls: Tls | None = None,
+        max_age: ConnectionAge | None = None,
     ) -> None:
         self._address = address
         self._tls = tls
@@ -55,6 +59,7 @@ class GrpcioServer:
                 ("grpc.keepalive_time_ms", 20_000),
                 ("grpc.keepalive_timeout_ms", 10_000),
                 ("grpc.http2.max_ping_strikes", 0),
+                *_age_options(max_age),
             ]
         )
         self._server.add_generic_rpc_handlers(tuple(_generic_handler(service) for service in services))
@@ -82,6 +87,15 @@ class GrpcioServer:
     async def drain(self, grace_seconds: float) -> None:
         """Refuse new calls, give open ones this long to end by themselves, then close."""
         await self._server.stop(grace_seconds)
+
+
+def _age_options(age: ConnectionAge | None) -> list[tuple[str, int]]:
+    if age is None:
+        return []
+    return [
+        ("grpc.max_connection_age_ms", min(int(age.seconds * 1000), _LONGEST_MILLISECONDS)),
+        ("grpc.max_connection_age_grace_ms", min(int(age.grace_seconds * 1000), _LONGEST_MILLISECONDS)),
+    ]
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:

@@ -126,7 +126,7 @@ def ratelimit(policy: Policy, settings: EnvoySettings) -> HttpFilter:
         rate_limit_service=RateLimitServiceConfig(
             grpc_service=grpc_service(RATELIMIT), transport_api_version=ApiVersion.V3
         ),
-        rate_limits=[_charge("requests"), _charge("tokens", "charged_tokens"), _protocol()],
+        rate_limits=[_charge("requests"), _charge("tokens", "charged_tokens"), _request()],
     )
     return http_filter("envoy.filters.http.ratelimit", config)
 
@@ -165,12 +165,16 @@ def _constant(key: str, value: str) -> RateLimitAction:
     return RateLimitAction(generic_key=RateLimitActionGenericKey(descriptor_key=key, descriptor_value=value))
 
 
-def _protocol() -> DescriptorEntry:
-    # Never limited: it tells the service in which format to write a refusal.
+def _request() -> DescriptorEntry:
+    # Never limited: it tells the service in which format to write a refusal, and whose end settles the tokens.
+    return DescriptorEntry(actions=[_told("protocol"), _told("request_id")])
+
+
+def _told(key: str) -> RateLimitAction:
     metadata = RateLimitActionMetaData(
-        descriptor_key="protocol",
-        metadata_key=MetadataKey(key=METADATA, path=[MetadataKeyPathSegment(key="protocol")]),
+        descriptor_key=key,
+        metadata_key=MetadataKey(key=METADATA, path=[MetadataKeyPathSegment(key=key)]),
         source=RateLimitActionMetaDataSource.DYNAMIC,
         skip_if_absent=True,
     )
-    return DescriptorEntry(actions=[RateLimitAction(metadata=metadata)])
+    return RateLimitAction(metadata=metadata)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from headgate.policy.load import load_policy
-from headgate.policy.model import Policy
+from headgate.policy.model import Cluster, Policy, Tier
 from headgate.store import Scope
 
 REVISE = Callable[..., Policy]
@@ -93,6 +93,8 @@ class StillSignals:
     saturations: dict[str, float] = field(default_factory=dict)
     depths: dict[str, int] = field(default_factory=dict)
     leases: dict[tuple[Scope, str], int] = field(default_factory=dict)
+    limits: dict[str, int] = field(default_factory=dict)
+    degraded: dict[tuple[str, str], Scope] = field(default_factory=dict)
 
     def saturation(self, cluster: str) -> float:
         return self.saturations.get(cluster, 0.0)
@@ -102,6 +104,15 @@ class StillSignals:
 
     def in_flight(self, scope: Scope, name: str) -> int:
         return self.leases.get((scope, name), 0)
+
+    def request_limit(self, cluster: Cluster) -> int | None:
+        return self.limits.get(cluster.name, cluster.capacity.requests)
+
+    def is_degraded(self, tier: Tier, cluster: str) -> bool:
+        return (tier.name, cluster) in self.degraded
+
+    def begin_degrading(self, tier: Tier, cluster: str, scope: Scope) -> None:
+        self.degraded[(tier.name, cluster)] = scope
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ def place(policy: Policy, cluster: str, charged_tokens: int = 500) -> Destinatio
         frontend=known.frontends[Protocol.OPENAI],
         max_output_tokens=400,
         charged_tokens=charged_tokens,
+        prompt_tokens=100,
         is_degraded=False,
         reason="",
     )
@@ -54,7 +55,7 @@ def test_the_question_names_every_limit_in_one_step(revise: Callable[..., Policy
         tenants={"acme": {"limits": TenantLimits(concurrency=40)}},
     )
 
-    assert question(policy, as_tenant(policy, "acme"), place(policy, "best")) == LeaseRequest(
+    assert question(policy, as_tenant(policy, "acme"), place(policy, "best"), 2) == LeaseRequest(
         tenant="acme",
         tier="premium",
         cluster="best",
@@ -64,7 +65,36 @@ def test_the_question_names_every_limit_in_one_step(revise: Callable[..., Policy
         cluster_limit=2,
         cluster_token_limit=50_000,
         reserved={"premium": 0.25},
+        prompt_tokens=100,
     )
+
+
+@pytest.mark.parametrize(
+    ("tenant", "ladder", "max_backlog_seconds"),
+    [("acme", (QUEUE, REJECT), None), ("globex", (QUEUE, REJECT), 0.25), ("globex", (DEGRADE, QUEUE, REJECT), None)],
+    ids=["the tightest promise", "a lesser promise", "no wish to wait"],
+)
+def test_only_tiers_that_promise_less_and_would_wait_are_held_back_by_prompts(
+    revise: Callable[..., Policy], tenant: str, ladder: tuple[Rung, ...], max_backlog_seconds: float | None
+) -> None:
+    policy = revise(
+        tiers={
+            "premium": {"ttft_slo_seconds": 2.0, "on_overload": ladder},
+            "interactive": {"ttft_slo_seconds": 5.0, "on_overload": ladder},
+        },
+        clusters={"best": {"capacity": Capacity(prompt_tokens_per_minute=60_000)}},
+    )
+
+    asked = question(policy, as_tenant(policy, tenant), place(policy, "best"), None)
+
+    assert (asked.prompt_tokens, asked.prompt_tokens_per_second) == (100, 1000.0)
+    assert asked.max_backlog_seconds == max_backlog_seconds
+
+
+def test_where_no_first_token_is_promised_no_tier_is_held_back(revise: Callable[..., Policy]) -> None:
+    policy = revise(clusters={"best": {"capacity": Capacity(prompt_tokens_per_minute=60_000)}})
+
+    assert question(policy, as_tenant(policy, "globex"), place(policy, "best"), None).max_backlog_seconds is None
 
 
 @pytest.mark.parametrize(
@@ -79,7 +109,7 @@ def test_the_tenants_own_limit_goes_before_what_its_tier_gives_each(
     )
 
     assert tenant_concurrency(as_tenant(policy, "acme")) == limit
-    assert question(policy, as_tenant(policy, "acme"), place(policy, "best")).tenant_limit == limit
+    assert question(policy, as_tenant(policy, "acme"), place(policy, "best"), 2).tenant_limit == limit
 
 
 def test_a_request_that_runs_no_model_asks_for_its_tenant_only(policy: Policy) -> None:
@@ -120,7 +150,7 @@ def test_the_idle_room_is_what_the_store_would_grant_whatever_floating_point_mak
 
     assert idle_room_tokens(policy, globex, best) == 71
     ledger = Ledger()
-    asked = question(policy, globex, best)
+    asked = question(policy, globex, best, best.cluster.capacity.requests)
     assert isinstance(ledger.acquire(replace(asked, tokens=72), 0.0), Refused)
     assert isinstance(ledger.acquire(replace(asked, tokens=71), 0.0), Lease)
 
@@ -136,7 +166,7 @@ def test_a_cluster_of_zero_tokens_fits_nothing(revise: Callable[..., Policy]) ->
 
 def steps(policy: Policy, rungs: list[Rung], refusals: list[Scope], queue: Queue | None = TWO_SECONDS) -> list[str]:
     """What a request tries after each refusal; two cheaper places are there to be tried."""
-    ladder = Ladder(list(rungs), queue, [place(policy, "fast"), place(policy, "tiny")])
+    ladder = Ladder(list(rungs), queue, place(policy, "best"), [place(policy, "fast"), place(policy, "tiny")])
     return [_told(ladder.next(scope)) for scope in refusals]
 
 
@@ -199,15 +229,56 @@ def test_a_tier_without_a_queue_skips_that_step(policy: Policy) -> None:
 
 
 def test_a_model_without_cheaper_places_skips_that_step(policy: Policy) -> None:
-    ladder = Ladder([DEGRADE, QUEUE, REJECT], TWO_SECONDS, [])
+    ladder = Ladder([DEGRADE, QUEUE, REJECT], TWO_SECONDS, place(policy, "best"), [])
 
     assert ladder.next(Scope.CLUSTER) == TWO_SECONDS
 
 
 def test_a_ladder_leaves_the_tiers_own_order_alone(policy: Policy) -> None:
     tier: Any = policy.tiers["premium"]
-    ladder = Ladder(list(tier.on_overload), tier.queue, [])
+    ladder = Ladder(list(tier.on_overload), tier.queue, place(policy, "best"), [])
 
     ladder.next(Scope.CLUSTER)
 
     assert tier.on_overload == (QUEUE, DEGRADE, REJECT)
+
+
+# a tier that is being degraded
+
+
+def steps_while_degraded(policy: Policy, rungs: list[Rung], refusals: list[Scope]) -> list[str]:
+    ladder = Ladder(list(rungs), TWO_SECONDS, place(policy, "best"), [place(policy, "fast"), place(policy, "tiny")])
+    return [ladder.start(is_degraded=True).cluster.name, *(_told(ladder.next(scope)) for scope in refusals)]
+
+
+@pytest.mark.parametrize("scope", CLUSTER_SCOPES)
+@pytest.mark.parametrize(
+    ("rungs", "tried"),
+    [
+        ([DEGRADE, REJECT], ["fast", "tiny", "best", "reject"]),
+        ([DEGRADE, QUEUE, REJECT], ["fast", "tiny", "best", "queue", "reject"]),
+        ([QUEUE, DEGRADE, REJECT], ["fast", "tiny", "best", "queue", "reject"]),
+        ([QUEUE, REJECT], ["best", "queue", "reject"]),
+        ([REJECT], ["best", "reject"]),
+    ],
+)
+def test_a_tier_that_is_being_degraded_tries_the_cheaper_places_first_and_leaves_no_room_unused(
+    policy: Policy, rungs: list[Rung], tried: list[str], scope: Scope
+) -> None:
+    assert steps_while_degraded(policy, rungs, [scope] * (len(tried) - 1)) == tried
+
+
+def test_a_tier_that_is_being_degraded_waits_when_its_tenant_is_at_its_own_limit(policy: Policy) -> None:
+    assert steps_while_degraded(policy, [QUEUE, DEGRADE, REJECT], [Scope.TENANT]) == ["fast", "queue"]
+
+
+def test_the_reason_of_a_request_degraded_for_those_before_it_says_so(policy: Policy) -> None:
+    ladder = Ladder([DEGRADE, REJECT], None, place(policy, "best"), [place(policy, "fast")])
+
+    assert ladder.start(is_degraded=True).reason == "cluster_recovering"
+
+
+def test_a_tier_without_a_cheaper_place_starts_at_its_first_choice(policy: Policy) -> None:
+    ladder = Ladder([DEGRADE, REJECT], None, place(policy, "best"), [])
+
+    assert ladder.start(is_degraded=True) is ladder.first

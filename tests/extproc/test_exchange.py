@@ -115,6 +115,7 @@ def test_a_request_is_admitted_and_holds_its_slot_until_its_stream_ends(policy: 
                 tokens=HELLO_TOKENS + 1000,
                 cluster_limit=2,
                 cluster_token_limit=50_000,
+                prompt_tokens=HELLO_TOKENS,
             ),
             priority=0,
         )
@@ -433,7 +434,7 @@ def test_a_full_cluster_is_waited_for_and_the_wait_is_told(policy: Policy, signa
     assert exchange.receive(StreamEnded(), 3.0) == [ReleaseLease(LEASE)]
 
 
-@pytest.mark.parametrize("queue_reason", ["queue_full", "queue_timeout"])
+@pytest.mark.parametrize("queue_reason", ["queue_full", "queue_too_long", "queue_timeout"])
 def test_after_the_queue_a_request_runs_smaller_and_the_reason_is_the_queues(
     policy: Policy, signals: Any, queue_reason: str
 ) -> None:
@@ -450,7 +451,7 @@ def test_after_the_queue_a_request_runs_smaller_and_the_reason_is_the_queues(
     assert forward.body is not None
     assert json.loads(forward.body) == {"model": "llama-1b", "prompt": HELLO, "max_tokens": 300}
     assert forward.set_headers["x-model-cluster"] == "fast.openai"
-    assert forward.metadata["decision"] == f"degrade; reason={queue_reason}"
+    assert forward.metadata["decision"] == f"degrade; reason={queue_reason}; wait=2000ms"
     assert isinstance(report, Report)
     assert (report.decision.verdict, report.decision.cluster) == (Verdict.DEGRADE, "fast")
 
@@ -507,7 +508,7 @@ def test_where_a_tier_only_rejects_the_scope_is_the_reason(policy: Policy, signa
     assert (decision.reason, decision.cluster) == ("tier_concurrency", "standard")
 
 
-def test_a_tier_that_degrades_before_it_queues_waits_for_the_last_place_it_tried(
+def test_a_tier_that_degrades_before_it_queues_waits_for_its_first_choice(
     signals: Any, revise: Callable[..., Policy]
 ) -> None:
     ladder = (Rung.DEGRADE, Rung.QUEUE, Rung.REJECT)
@@ -518,7 +519,75 @@ def test_a_tier_that_degrades_before_it_queues_waits_for_the_last_place_it_tried
     steps = [
         (type(effect), effect.request.cluster) for [effect] in asked if isinstance(effect, AcquireLease | JoinQueue)
     ]
-    assert steps == [(AcquireLease, "best"), (AcquireLease, "fast"), (AcquireLease, "tiny"), (JoinQueue, "tiny")]
+    assert steps == [(AcquireLease, "best"), (AcquireLease, "fast"), (AcquireLease, "tiny"), (JoinQueue, "best")]
+    [forward, _] = exchange.receive(LeaseGranted(LEASE, 0.5), 0.6)
+    assert isinstance(forward, Forward)
+    assert (forward.metadata["verdict"], forward.metadata["cluster"]) == ("QUEUE", "best")
+
+
+def test_the_first_refusal_begins_a_degradation_and_the_next_request_starts_degraded(
+    policy: Policy, signals: Any
+) -> None:
+    first = Exchange(policy, signals)
+    start(first, "globex")
+    first.receive(LeaseRefused(Scope.CLUSTER, 0.5), 0.002)
+    assert signals.degraded == {("interactive", "standard"): Scope.CLUSTER}
+
+    exchange = Exchange(policy, signals)
+    [acquire] = start(exchange, "globex")
+    [forward, report] = exchange.receive(LeaseGranted(LEASE), 0.002)
+
+    assert isinstance(acquire, AcquireLease)
+    assert acquire.request.cluster == "fast"
+    assert isinstance(forward, Forward)
+    assert forward.metadata["decision"] == "degrade; reason=cluster_recovering"
+    assert isinstance(report, Report)
+    assert report.decision.reason == "cluster_recovering"
+
+
+def test_a_degraded_tier_takes_the_room_its_first_choice_has_before_it_is_told_no(policy: Policy, signals: Any) -> None:
+    signals.degraded[("interactive", "standard")] = Scope.CLUSTER
+    exchange = Exchange(policy, signals)
+    start(exchange, "globex")
+    for _ in range(2):
+        [acquire] = exchange.receive(LeaseRefused(Scope.CLUSTER, 0.5), 0.002)
+
+    [forward, _] = exchange.receive(LeaseGranted(LEASE), 0.003)
+
+    assert isinstance(acquire, AcquireLease)
+    assert acquire.request.cluster == "standard"
+    assert isinstance(forward, Forward)
+    assert (forward.metadata["verdict"], forward.metadata["reason"]) == ("ADMIT", "everyone")
+
+
+def test_a_refusal_of_ones_own_scope_degrades_nobody_else(policy: Policy, signals: Any) -> None:
+    exchange = Exchange(policy, signals)
+    start(exchange, "globex")
+    exchange.receive(LeaseRefused(Scope.TENANT, 0.5), 0.002)
+
+    assert signals.degraded == {}
+
+
+@pytest.mark.parametrize(("limit", "is_told"), [(0, True), (1, False)])
+def test_a_limit_of_zero_is_refused_for_good(
+    signals: Any, revise: Callable[..., Policy], limit: int, is_told: bool
+) -> None:
+    exchange = Exchange(revise(clusters={"standard": {"capacity": Capacity(requests=limit)}}), signals)
+    start(exchange, "hobby")
+
+    respond, _ = refusal_of(exchange.receive(LeaseRefused(Scope.CLUSTER, 0.5), 0.002))
+
+    assert (respond.headers.get("x-should-retry") == "false") == is_told
+    assert ("retry-after" in respond.headers) != is_told
+
+
+def test_what_was_learnt_of_a_cluster_is_its_limit(policy: Policy, signals: Any) -> None:
+    signals.limits["best"] = 17
+
+    [acquire] = start(Exchange(policy, signals))
+
+    assert isinstance(acquire, AcquireLease)
+    assert acquire.request.cluster_limit == 17
 
 
 # requests that run no model

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.queue import AGEING_SECONDS, FairQueue, Waiter
+from extproc.lane import Waiter
+from extproc.queue import (
+    PATIENT_SECONDS,
+    STARVED_GRANTS,
+    STARVED_SECONDS,
+    FairQueue,
+    NoPlace,
+)
 from headgate.policy.model import Queue
 from headgate.store import LeaseRequest, Scope
 
@@ -29,15 +37,30 @@ def joined(
     limits: Queue = DEEP,
     size_bytes: int = 10,
 ) -> Waiter:
-    waiter = queue.join(request, queue=limits, priority=priority, weight=weight, size_bytes=size_bytes, now=now)
-    assert waiter is not None
+    """Whatever the line's pace: the request itself would wait for ever."""
+    waiter = queue.join(
+        request,
+        queue=limits,
+        priority=priority,
+        weight=weight,
+        size_bytes=size_bytes,
+        now=now,
+        max_wait_seconds=math.inf,
+    )
+    assert isinstance(waiter, Waiter)
     return waiter
+
+
+def refused(queue: FairQueue, *, limits: Queue = DEEP, size_bytes: int = 10, now: float = 0.0) -> NoPlace:
+    answer = queue.join(asking(), queue=limits, priority=0, weight=1.0, size_bytes=size_bytes, now=now)
+    assert isinstance(answer, NoPlace)
+    return answer
 
 
 def serve_all(queue: FairQueue, cluster: str = "best", now: float = 0.0) -> list[Waiter]:
     served: list[Waiter] = []
     while (waiter := queue.next(cluster, now)) is not None:
-        queue.granted(waiter)
+        queue.granted(waiter, now)
         served.append(waiter)
     return served
 
@@ -97,10 +120,9 @@ def test_a_weight_below_one_is_served_less_but_is_served() -> None:
     assert served == {"half": 20, "whole": 40}
 
 
-@pytest.mark.parametrize("offered", [list(range(1, 11))])
-def test_ten_tenants_with_unequal_load_get_equal_shares_while_all_have_something_waiting(offered: list[int]) -> None:
+def test_ten_tenants_with_unequal_load_get_equal_shares_while_all_have_something_waiting() -> None:
     queue = FairQueue()
-    for index, load in enumerate(offered):
+    for index, load in enumerate(range(1, 11)):
         for _ in range(20 * load):
             joined(queue, asking(f"tenant-{index}"))
 
@@ -109,25 +131,63 @@ def test_ten_tenants_with_unequal_load_get_equal_shares_while_all_have_something
     assert set(served.values()) == {20}
 
 
-def test_waiting_counts_as_priority_so_that_no_tier_starves() -> None:
+def test_a_tier_nobody_was_served_from_for_long_gets_the_next_slot() -> None:
     queue = FairQueue()
     old = joined(queue, asking("old", tier="batch"), priority=3, now=0.0)
-    late = 3 * AGEING_SECONDS
+    fresh = joined(queue, asking("fresh"), priority=0, now=1.0)
 
-    assert queue.next("best", late - 1.0) is old
-    fresh = joined(queue, asking("fresh"), priority=0, now=late - 1.0)
-    assert queue.next("best", late - 1.0) is fresh
-    assert queue.next("best", late) is old
+    assert queue.next("best", STARVED_SECONDS - 0.1) is fresh
+    assert queue.next("best", STARVED_SECONDS) is old
 
 
-def test_age_serves_the_one_who_has_it_and_not_whose_turn_it_is() -> None:
+def test_starved_tiers_get_no_more_than_one_slot_in_eight_however_long_they_wait() -> None:
     queue = FairQueue()
-    joined(queue, asking("busy"))
-    patient = joined(queue, asking("patient", tokens=10_000), now=0.5)
-    queue.granted(queue.next("best", 0.0) or patient)
-    joined(queue, asking("busy"), now=1.0)
+    for _ in range(100):
+        joined(queue, asking("busy"), priority=0)
+        joined(queue, asking("idle", tier="async"), priority=2)
+        joined(queue, asking("idle", tier="batch"), priority=3)
 
-    assert queue.next("best", AGEING_SECONDS + 0.5) is patient
+    tiers = [waiter.request.tier for waiter in serve_all(queue, now=10 * STARVED_SECONDS)[:90]]
+
+    served = Counter(tiers)
+    # Served now, neither starves now any more: one each, apart from each other.
+    assert served == {"premium": 88, "async": 1, "batch": 1}
+    assert abs(tiers.index("async") - tiers.index("batch")) == STARVED_GRANTS + 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.05, 5.0), st.integers(1, 4))
+def test_no_tier_starves_for_longer_than_the_documented_bound(slot_seconds: float, tiers: int) -> None:
+    queue = FairQueue()
+    served_at = dict.fromkeys(range(tiers), 0.0)
+    longest: Counter[int] = Counter()
+    now = 0.0
+    for _ in range(400):
+        for tier in range(tiers):
+            while queue.depths().get(("best", f"tier{tier}"), 0) < 2:
+                joined(queue, asking(tier=f"tier{tier}"), priority=tier, now=now)
+        now += slot_seconds
+        waiter = queue.next("best", now)
+        assert waiter is not None
+        tier = int(waiter.request.tier.removeprefix("tier"))
+        longest[tier] = max(longest[tier], now - served_at[tier])
+        served_at[tier] = now
+        queue.granted(waiter, now)
+
+    bound = STARVED_SECONDS + (STARVED_GRANTS + 1) * tiers * slot_seconds
+    assert max(longest.values()) <= bound + slot_seconds
+
+
+def test_waiting_long_does_not_make_turns_unfair() -> None:
+    queue = FairQueue()
+    for _ in range(30):
+        joined(queue, asking("busy"), now=0.0)
+    for _ in range(10):
+        joined(queue, asking("late"), now=10.0)
+
+    served = Counter(tenants(serve_all(queue, now=100.0)[:20]))
+
+    assert served == {"busy": 10, "late": 10}
 
 
 def test_a_line_is_bounded_in_requests_and_in_bytes() -> None:
@@ -135,9 +195,9 @@ def test_a_line_is_bounded_in_requests_and_in_bytes() -> None:
     queue = FairQueue()
     joined(queue, asking(), limits=limits, size_bytes=60)
 
-    assert queue.join(asking(), queue=limits, priority=0, weight=1.0, size_bytes=41, now=0.0) is None
+    assert refused(queue, limits=limits, size_bytes=41) == NoPlace("queue_full", None)
     joined(queue, asking(), limits=limits, size_bytes=40)
-    assert queue.join(asking(), queue=limits, priority=0, weight=1.0, size_bytes=0, now=0.0) is None
+    assert refused(queue, limits=limits, size_bytes=0) == NoPlace("queue_full", None)
     assert queue.depth("best") == 2
 
 
@@ -145,7 +205,7 @@ def test_a_line_that_takes_nobody_leaves_no_trace() -> None:
     queue = FairQueue()
     closed = Queue(max_wait_seconds=1.0, max_depth=0)
 
-    assert queue.join(asking(), queue=closed, priority=0, weight=1.0, size_bytes=0, now=0.0) is None
+    assert refused(queue, limits=closed) == NoPlace("queue_full", None)
     assert queue.depths() == {}
 
 
@@ -156,7 +216,7 @@ def test_a_tenant_at_its_own_limit_stands_aside_until_one_of_its_requests_ends()
 
     queue.refused(blocked, Scope.TENANT, 0.0)
     assert queue.next("best", 0.0) is free
-    queue.granted(free)
+    queue.granted(free, 0.0)
     assert queue.next("best", 0.0) is None
     assert queue.released(asking("somebody")) == {"best"}
     assert queue.next("best", 0.0) is None
@@ -198,8 +258,217 @@ def test_a_smaller_request_passes_one_too_big_for_the_room_left_until_that_has_w
     queue.refused(big, Scope.CLUSTER_TOKENS, 0.0)
     assert queue.next("best", 0.0) is small
     queue.released(asking("x"))
-    queue.refused(big, Scope.CLUSTER_TOKENS, AGEING_SECONDS)
-    assert queue.next("best", AGEING_SECONDS) is None
+    queue.refused(big, Scope.CLUSTER_TOKENS, PATIENT_SECONDS)
+    assert queue.next("best", PATIENT_SECONDS) is None
+
+
+def kept_room(queue: FairQueue) -> Waiter:
+    """A batch request of long ago that is too big for the room left."""
+    big = joined(queue, asking("big", tier="batch", tokens=90_000), priority=3)
+    queue.refused(big, Scope.CLUSTER_TOKENS, PATIENT_SECONDS)
+    return big
+
+
+def test_room_that_frees_goes_to_the_one_it_is_kept_for_before_all_others() -> None:
+    queue = FairQueue()
+    big = kept_room(queue)
+    joined(queue, asking("small"), priority=0, now=PATIENT_SECONDS)
+
+    queue.released(asking("x"))
+
+    assert queue.next("best", PATIENT_SECONDS) is big
+
+
+def test_no_newcomer_of_its_priority_takes_the_room_kept_for_a_big_one() -> None:
+    queue = FairQueue()
+    kept_room(queue)
+
+    assert queue.has_claim("best", 3)
+    assert not queue.has_claim("best", 2)
+    joined(queue, asking("newcomer", tier="best_effort"), priority=4, now=PATIENT_SECONDS)
+    assert queue.next("best", PATIENT_SECONDS) is None
+
+
+def test_room_kept_for_one_who_leaves_is_for_those_behind_it() -> None:
+    queue = FairQueue()
+    big = kept_room(queue)
+    small = joined(queue, asking("small", tier="best_effort"), priority=4, now=PATIENT_SECONDS)
+
+    queue.leave(big)
+
+    assert queue.next("best", PATIENT_SECONDS) is small
+    assert not queue.has_claim("best", 3)
+
+
+def test_one_that_waits_for_its_own_tenant_keeps_no_room() -> None:
+    queue = FairQueue()
+    big = kept_room(queue)
+    small = joined(queue, asking("small", tier="batch"), priority=3, now=PATIENT_SECONDS)
+    queue.released(asking("x"))
+
+    queue.refused(big, Scope.TENANT, PATIENT_SECONDS)
+
+    assert queue.next("best", PATIENT_SECONDS) is small
+
+
+# a wait that cannot succeed
+
+TEN_SECONDS = Queue(max_wait_seconds=10.0, max_depth=1000)
+
+
+def served_every(queue: FairQueue, gap_seconds: float, *, until: float, start: float = 0.0) -> float:
+    """One served and another come, again and again: the line stays as long as it is. The time afterwards."""
+    now = start
+    while now < until:
+        now += gap_seconds
+        waiter = queue.next("best", now)
+        assert waiter is not None
+        queue.granted(waiter, now)
+        joined(queue, waiter.request, limits=TEN_SECONDS, now=now)
+    return now
+
+
+def ask(queue: FairQueue, tenant: str = "acme", *, now: float, limits: Queue = TEN_SECONDS) -> Waiter | NoPlace:
+    return queue.join(asking(tenant), queue=limits, priority=0, weight=1.0, size_bytes=1, now=now)
+
+
+def test_nobody_is_refused_while_the_pace_is_not_known() -> None:
+    queue = FairQueue()
+
+    answers = [ask(queue, f"t{number}", now=number / 1000) for number in range(500)]
+
+    assert all(isinstance(answer, Waiter) for answer in answers)
+
+
+def test_a_wait_that_would_come_clearly_too_late_is_refused_on_arrival() -> None:
+    queue = FairQueue()
+    for _ in range(20):
+        joined(queue, asking(), limits=TEN_SECONDS)
+    now = served_every(queue, 1.0, until=30.0)
+
+    answer = ask(queue, now=now)
+
+    assert isinstance(answer, NoPlace)
+    assert answer.reason == "queue_too_long"
+    assert answer.expected_wait_seconds == pytest.approx(21.0, rel=0.15)
+    assert queue.depth("best") == 20
+
+
+def test_a_wait_just_within_the_margin_is_allowed() -> None:
+    queue = FairQueue()
+    for _ in range(10):
+        joined(queue, asking(), limits=TEN_SECONDS)
+    now = served_every(queue, 1.0, until=60.0)
+
+    assert isinstance(ask(queue, now=now), Waiter)
+
+
+def test_a_client_less_patient_than_its_tier_is_refused_by_its_own_patience() -> None:
+    queue = FairQueue()
+    for _ in range(5):
+        joined(queue, asking(), limits=TEN_SECONDS)
+    now = served_every(queue, 1.0, until=30.0)
+
+    def asked(patience_seconds: float) -> Waiter | NoPlace:
+        return queue.join(
+            asking(),
+            queue=TEN_SECONDS,
+            priority=0,
+            weight=1.0,
+            size_bytes=1,
+            now=now,
+            max_wait_seconds=patience_seconds,
+        )
+
+    assert isinstance(asked(2.0), NoPlace)
+    assert isinstance(asked(9.0), Waiter)
+
+
+def test_a_newcomer_reckons_with_its_own_tenants_line_and_not_with_a_longer_one() -> None:
+    queue = FairQueue()
+    for _ in range(40):
+        joined(queue, asking("flood"), limits=TEN_SECONDS)
+    now = served_every(queue, 1.0, until=30.0)
+
+    assert isinstance(ask(queue, "modest", now=now), Waiter)
+    assert ask(queue, "flood", now=now) == NoPlace("queue_too_long", pytest.approx(42.0, rel=0.15))
+
+
+def test_the_expected_wait_grows_with_the_line_and_so_does_retry_after() -> None:
+    queue = FairQueue()
+    for _ in range(13):
+        joined(queue, asking(), limits=TEN_SECONDS)
+    now = served_every(queue, 1.0, until=30.0)
+    impatient = Queue(max_wait_seconds=10.0, max_depth=0)
+
+    waits = []
+    for _ in range(4):
+        answer = ask(queue, now=now, limits=impatient)
+        assert isinstance(answer, NoPlace)
+        waits.append(answer.expected_wait_seconds)
+        queue._lanes["best"]["premium"].add(
+            Waiter(ticket=10**6 + len(waits), request=asking(), weight=1.0, size_bytes=1, joined_at=now)
+        )
+
+    assert waits == sorted(set(waits))
+
+
+def test_nobody_ahead_means_nobody_is_refused_however_slow_the_line_was() -> None:
+    queue = FairQueue()
+    for _ in range(3):
+        joined(queue, asking(), limits=TEN_SECONDS)
+    now = served_every(queue, 9.0, until=60.0)
+    serve_all(queue, now=now)
+
+    assert isinstance(ask(queue, now=now), Waiter)
+
+
+def test_a_line_that_stands_still_lets_in_one_at_a_time_and_recovers_as_soon_as_it_moves() -> None:
+    queue = FairQueue()
+    stuck = [joined(queue, asking(f"t{number}"), limits=TEN_SECONDS) for number in range(20)]
+    assert isinstance(ask(queue, now=15.0), NoPlace)
+    for waiter in stuck:
+        queue.leave(waiter)
+
+    assert isinstance(ask(queue, now=15.0), Waiter)
+    assert isinstance(ask(queue, now=15.0), NoPlace)
+    now = 15.0
+    while now < 20.0:
+        now += 0.1
+        for waiter in serve_all(queue, now=now):
+            joined(queue, waiter.request, limits=TEN_SECONDS, now=now)
+
+    assert all(isinstance(ask(queue, f"t{number}", now=now), Waiter) for number in range(10))
+
+
+def test_time_spent_waiting_for_ones_own_tenant_says_nothing_about_the_pace() -> None:
+    queue = FairQueue()
+    aside = joined(queue, asking("aside"), limits=TEN_SECONDS)
+    queue.refused(aside, Scope.TENANT, 0.0)
+
+    assert all(isinstance(ask(queue, f"t{number}", now=100.0), Waiter) for number in range(20))
+
+
+def test_a_thousand_tenants_are_estimated_by_a_few_of_them() -> None:
+    queue = FairQueue()
+    for number in range(900):
+        joined(queue, asking(f"t{number}"), limits=TEN_SECONDS)
+    now = served_every(queue, 1.0, until=30.0)
+
+    answer = ask(queue, "newcomer", now=now)
+
+    assert answer == NoPlace("queue_too_long", pytest.approx(901.0, rel=0.2))
+
+
+def test_when_the_claims_before_a_newcomer_are_met_follows_from_the_pace() -> None:
+    queue = FairQueue()
+    for _ in range(6):
+        joined(queue, asking(), limits=TEN_SECONDS)
+    served_every(queue, 1.0, until=30.0)
+
+    assert queue.claims_met_in_seconds("best", 0) == pytest.approx(6.0, rel=0.2)
+    assert queue.claims_met_in_seconds("best", -1) is None
+    assert queue.claims_met_in_seconds("elsewhere", 0) is None
 
 
 def test_a_newcomer_does_not_pass_one_of_its_priority_who_could_be_served() -> None:
@@ -252,7 +521,7 @@ def test_whoever_joins_leaves_once_and_nobody_is_forgotten(steps: list[tuple[str
                 queue.leave(gone)
                 queue.leave(gone)
             case "serve" if waiter is not None:
-                queue.granted(waiter)
+                queue.granted(waiter, now)
                 del inside[waiter.ticket]
             case "tenant" | "tier" | "cluster" | "tokens" if waiter is not None:
                 scopes = {"tenant": Scope.TENANT, "tier": Scope.TIER, "cluster": Scope.CLUSTER}

@@ -22,8 +22,8 @@ EVERY_REFUSAL = [
     refusal.bad_request("Compressed.", "content-encoding", 415),
     refusal.too_large(70_000, 65_536),
     refusal.too_long(60_000, 50_000),
-    refusal.contended("tenant_concurrency", "Your limit is reached.", 0.4),
-    refusal.contended("queue_full", "The queue is full.", 1.0),
+    refusal.contended("tenant_concurrency", 0.4),
+    refusal.contended("queue_full", 1.0),
     refusal.unavailable("shutting_down", "Restarting."),
 ]
 
@@ -80,9 +80,33 @@ def test_headers_say_why_and_promise_a_retry_only_where_one_can_help(refused: Re
     ],
 )
 def test_retry_after_rounds_up_and_is_never_zero(wait_seconds: float, seconds: str, milliseconds: str) -> None:
-    headers = refusal.contended(Scope.CLUSTER, "Full.", wait_seconds).headers(Protocol.OPENAI)
+    headers = refusal.contended(Scope.CLUSTER, wait_seconds).headers(Protocol.OPENAI)
 
     assert (headers["retry-after"], headers["retry-after-ms"]) == (seconds, milliseconds)
+
+
+def test_nobody_is_told_to_wait_longer_than_openais_client_does() -> None:
+    assert refusal.contended("queue_too_long", 3600.0).headers(None)["retry-after-ms"] == "120000"
+
+
+def test_a_client_for_whom_there_will_never_be_room_is_told_not_to_retry() -> None:
+    headers = refusal.contended(Scope.TENANT, None).headers(Protocol.OPENAI)
+
+    assert headers["x-should-retry"] == "false"
+    assert "retry-after" not in headers
+
+
+def test_a_grpc_client_for_whom_there_will_never_be_room_is_told_never_to_retry() -> None:
+    headers = refusal.contended(Scope.TENANT, None).headers(Protocol.KSERVE_GRPC)
+
+    assert headers["grpc-retry-pushback-ms"] == "-1"
+    assert not {"retry-after", "x-should-retry"} & headers.keys()
+
+
+@pytest.mark.parametrize("refused", EVERY_REFUSAL, ids=lambda refused: refused.reason)
+def test_where_a_retry_can_help_or_nobody_would_try_one_nothing_is_said_about_it(refused: Refusal) -> None:
+    assert "x-should-retry" not in refused.headers(Protocol.OPENAI)
+    assert refused.headers(Protocol.KSERVE_GRPC).get("grpc-retry-pushback-ms") != "-1"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +125,7 @@ def test_a_grpc_client_sees_a_status_of_its_own_kind(status: int, code: StatusCo
 
 
 def test_a_grpc_client_told_to_come_back_sees_resource_exhausted_or_unavailable() -> None:
-    assert refusal.contended("queue_full", "Full.", 1.0).grpc_status is StatusCode.RESOURCE_EXHAUSTED
+    assert refusal.contended("queue_full", 1.0).grpc_status is StatusCode.RESOURCE_EXHAUSTED
     assert refusal.unavailable("shutting_down", "Bye.").grpc_status is StatusCode.UNAVAILABLE
 
 
@@ -116,7 +140,7 @@ def test_a_grpc_client_gets_the_bare_message_and_its_own_retry_header(refused: R
 
 @pytest.mark.parametrize("scope", Scope)
 def test_a_scope_is_the_reason_by_the_same_word(scope: Scope) -> None:
-    refused = refusal.contended(scope, "Full.", 1.0)
+    refused = refusal.contended(scope, 1.0)
 
     assert refused.headers(None)["x-headgate-decision"] == f"reject; reason={scope.value}"
     assert json.loads(refused.body(None))["error"]["code"] == (
@@ -172,7 +196,7 @@ def test_the_openai_client_raises_the_error_of_the_status_and_reads_its_code(
         (refusal.unknown_model("m"), "not_found_error"),
         (refusal.bad_request("no"), "invalid_request_error"),
         (refusal.too_large(9, 5), "request_too_large"),
-        (refusal.contended("tier_concurrency", "no", 1.0), "rate_limit_error"),
+        (refusal.contended("tier_concurrency", 1.0), "rate_limit_error"),
         (refusal.unavailable("shutting_down", "no"), "overloaded_error"),
     ],
 )

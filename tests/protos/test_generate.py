@@ -34,9 +34,12 @@ def test_the_checked_in_files_are_byte_for_byte_what_the_sources_give(fresh: Pat
     assert generated_files(ROOT) == generated_files(fresh)
 
 
+EXPECTED = {"accesslog", "discovery", "ext_proc", "health", "kserve", "ratelimit", "ratelimit_config", "reflection"}
+
+
 def test_every_source_gives_one_module_and_its_types(fresh: Path) -> None:
     names = {source.stem for source in (ROOT / "protos").glob("*.proto")}
-    assert names == {"ext_proc", "ratelimit", "accesslog", "kserve", "health", "reflection"}
+    assert names == EXPECTED
     assert set(generated_files(fresh)) == {f"{name}_pb2{suffix}" for name in names for suffix in (".py", ".pyi")}
 
 

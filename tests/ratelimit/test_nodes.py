@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit.nodes import DocumentError, ListNode, MapNode, Node, ScalarNode, parse
+from headgate.yaml_tree import DocumentError, ListNode, MapNode, Node, ScalarNode
+from ratelimit.nodes import parse, scalar_of
 from ratelimit.scalars import Kind
 
 
@@ -10,12 +11,12 @@ def plain(node: Node | None) -> object:
     match node:
         case None:
             return None
-        case ScalarNode(scalar=scalar):
-            return scalar.text
+        case ScalarNode(text=text):
+            return text
         case ListNode(items=items):
             return [plain(item) for item in items]
-        case MapNode(pairs=pairs):
-            return [(plain(key), plain(value)) for key, value in pairs]
+        case MapNode():
+            return [(plain(key), plain(value)) for key, value in node.pairs()]
 
 
 def test_scalars_keep_their_raw_text_and_nodes_their_line() -> None:
@@ -23,7 +24,7 @@ def test_scalars_keep_their_raw_text_and_nodes_their_line() -> None:
 
     assert plain(root) == [("a", "007"), ("b", ["yes"])]
     assert isinstance(root, MapNode)
-    assert [value.line for _, value in root.pairs] == [1, 4]
+    assert [value.line for _, value in root.pairs()] == [1, 4]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_quotes_and_tags_make_text_of_a_number_and_a_number_of_text(text: str, k
     root = parse(text.encode())
 
     assert isinstance(root, ScalarNode)
-    assert root.scalar.kind is kind
+    assert scalar_of(root).kind is kind
 
 
 def test_aliases_stand_for_the_node_they_name() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import grpc
 import httpx
 import msgspec
 import pytest
+import trustme
 
 from headgate.pb import health_pb2
 from headgate.pb import ratelimit_pb2 as pb
@@ -212,7 +214,8 @@ def test_a_killed_redis_fails_what_needs_it_and_nothing_else_until_it_is_back(
     ("variables", "problem"),
     [
         ({"BACKEND_TYPE": "memcache"}, "BACKEND_TYPE: memcached is not supported"),
-        ({"CONFIG_TYPE": "GRPC_XDS_SOTW"}, "CONFIG_TYPE: only FILE is supported"),
+        ({"CONFIG_TYPE": "HTTP"}, "CONFIG_TYPE: has to be FILE or GRPC_XDS_SOTW"),
+        ({"GRPC_SERVER_USE_TLS": "1"}, "GRPC_SERVER_TLS_CERT: is needed"),
         ({"SHADOW_MODE": "yes"}, "SHADOW_MODE: 'yes' is neither true nor false"),
     ],
 )
@@ -235,3 +238,94 @@ def test_a_whole_session_over_grpc(start: Callable[..., Service], runtime: dict[
 
     assert answer.overall_code == pb.RateLimitResponse.OK
     assert answer.dynamic_metadata["domain"] == "shop"
+
+
+@pytest.mark.parametrize("transport", ["lean", "grpcio"])
+def test_the_grpc_port_is_behind_tls_and_asks_for_a_client_certificate(
+    start: Callable[..., Service], runtime: dict[str, str], tmp_path: Path, transport: str
+) -> None:
+    authority = trustme.CA()
+    server, client = authority.issue_cert("127.0.0.1"), authority.issue_cert("envoy.test")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    server.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    server.private_key_pem.write_to_path(tmp_path / "key.pem")
+    service = start(
+        **runtime,
+        HEADGATE_TRANSPORT=transport,
+        GRPC_SERVER_USE_TLS="true",
+        GRPC_SERVER_TLS_CERT=str(tmp_path / "cert.pem"),
+        GRPC_SERVER_TLS_KEY=str(tmp_path / "key.pem"),
+        GRPC_CLIENT_TLS_CACERT=str(tmp_path / "ca.pem"),
+    )
+    own = (client.private_key_pem.bytes(), client.cert_chain_pems[0].bytes())
+
+    def ask(*pair: bytes) -> pb.RateLimitResponse:
+        request = pb.RateLimitRequest(domain="shop")
+        request.descriptors.add().entries.add(key="user", value="u")
+        credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes(), *pair)
+        with grpc.secure_channel(service.addresses["ratelimit"], credentials) as channel:
+            call = channel.unary_unary("/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit")
+            return pb.RateLimitResponse.FromString(call(request.SerializeToString(), timeout=PATIENCE_SECONDS))
+
+    assert ask(*own).statuses[0].limit_remaining == 1
+    with pytest.raises(grpc.RpcError):
+        ask()
+
+
+def test_prometheus_is_where_its_own_settings_say(start: Callable[..., Service], runtime: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    own = {
+        "HEADGATE_ADMIN_ADDRESS": "127.0.0.1:9090",
+        "PROMETHEUS_ADDR": f"127.0.0.1:{port}",
+        "PROMETHEUS_PATH": "/stats/prometheus",
+    }
+    service = start(**runtime, **own)
+    service.ask("user", "u")
+
+    assert service.addresses["admin"] == f"127.0.0.1:{port}"
+    text = service.get("admin", "/stats/prometheus").text
+    assert 'ratelimit_service_rate_limit_total_hits{domain="shop",key1="user"} 1' in text
+    assert service.get("admin", "/metrics").status_code == 404
+
+
+def test_statsd_hears_the_references_names(start: Callable[..., Service], runtime: dict[str, str]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+        statsd.bind(("127.0.0.1", 0))
+        statsd.settimeout(PATIENCE_SECONDS)
+        own = {"STATSD_PROTOCOL": "udp", "STATSD_PORT": str(statsd.getsockname()[1]), "STATSD_HOST": "127.0.0.1"}
+        service = start(**runtime, **own, STATS_FLUSH_INTERVAL="50ms", EXTRA_TAGS="env:test")
+        for _ in range(3):
+            service.ask("user", "u")
+
+        heard = ""
+        while "over_limit" not in heard:
+            heard += statsd.recv(65536).decode()
+
+    assert "ratelimit.service.rate_limit.shop.user.over_limit.__env=test:1|c\n" in heard
+    assert sum(map(int, re.findall(r"shop\.user\.total_hits\.__env=test:(\d+)\|c", heard))) == 3
+
+
+def test_a_control_plane_that_is_not_there_yet_leaves_only_the_policys_limits(
+    start: Callable[..., Service],
+) -> None:
+    service = start(CONFIG_TYPE="GRPC_XDS_SOTW", CONFIG_GRPC_XDS_SERVER_URL="127.0.0.1:1")
+
+    assert service.ask("user", "u").status_code == 400
+    assert service.ask("tenant", "acme", domain="headgate").status_code == 200
+
+
+def test_logs_are_the_references_when_they_are_asked_for(runtime: dict[str, str]) -> None:
+    own = {"GRPC_PORT": "0", "PORT": "0", "DEBUG_PORT": "0", "HEADGATE_ADMIN_ADDRESS": "127.0.0.1:0"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ratelimit"],
+        env=os.environ | own | runtime | {"LOG_FORMAT": "text", "LOG_LEVEL": "info"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    process.terminate()
+    process.communicate(timeout=PATIENCE_SECONDS)
+
+    assert re.match(r'time=\S+Z level=info msg="new rate limits are in force" domains="\[', line), line

@@ -10,9 +10,9 @@ import pytest
 import redis.asyncio
 
 from headgate.errors import StoreUnavailable
+from headgate.redis.connection import connect
 from ratelimit.charges import Charge, Charging
 from ratelimit.limits import Algorithm
-from ratelimit.redis_connection import connect
 from ratelimit.redis_store import RedisStore
 from ratelimit.settings import read_ratelimit_settings
 

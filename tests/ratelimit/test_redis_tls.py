@@ -5,9 +5,9 @@ import json
 import os
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ import redis.asyncio
 import trustme
 
 from headgate.errors import SettingsError, StoreUnavailable
+from headgate.redis.connection import connect
 from ratelimit.assembly import redis_store
 from ratelimit.charges import Charge
 from ratelimit.guarded import GuardedStore
 from ratelimit.memory import MemoryStore
-from ratelimit.redis_connection import connect
 from ratelimit.settings import read_ratelimit_settings
 
 PATIENCE_SECONDS = 20.0
@@ -261,6 +261,67 @@ async def test_a_cluster_is_asked_over_tls(
         async with store(end, files, *CLIENT, **UNHURRIED, REDIS_TYPE="CLUSTER", REDIS_AUTH="") as found:
             assert await admitted(found) == 2
     assert (len(end.heard) > 1, len(cas_read)) == (True, 1)
+
+
+async def test_every_node_of_a_cluster_is_asked_over_tls(
+    authority: trustme.CA, files: dict[str, str], redis_server: Any, tmp_path: Path, cas_read: list[ssl.SSLContext]
+) -> None:
+    nodes = [type(redis_server)(redis_server.free_port()) for _ in range(2)]
+    async with AsyncExitStack() as stack:
+        ends = []
+        for at, node in enumerate(nodes):
+            end = await stack.enter_async_context(relay(node.port, server_side(authority)))
+            (tmp_path / str(at)).mkdir()
+            own = ("--cluster-enabled", "yes", "--dir", str(tmp_path / str(at)), "--cluster-announce-ip", "127.0.0.1")
+            bus = ("--cluster-announce-bus-port", str(node.port + 10_000))
+            node.options = (*own, "--cluster-announce-port", str(end.port), *bus)
+            node.start()
+            stack.callback(node.kill)
+            ends.append(end)
+        await _joined(nodes)
+        asked = {"REDIS_TYPE": "CLUSTER", "REDIS_AUTH": ""}
+        async with store(ends[0], files, *CLIENT, **UNHURRIED, **asked) as found:
+            tallies = await found.charge([replace(hit(), key=f"k{at}") for at in range(40)])
+    assert [tally.count for tally in tallies] == [1] * 40
+    assert [bool(end.heard) for end in ends] == [True, True]
+    assert len(cas_read) == 1
+
+
+async def _joined(nodes: Sequence[Any]) -> None:
+    """Make two nodes one cluster, each with half of the slots, and wait until both know it."""
+    for at, node in enumerate(nodes):
+        async with redis.asyncio.Redis(port=node.port) as client:
+            await client.execute_command("CLUSTER ADDSLOTS", *range(at * 8192, (at + 1) * 8192))
+            await client.execute_command("CLUSTER SET-CONFIG-EPOCH", at + 1)
+    first, second = nodes
+    async with redis.asyncio.Redis(port=first.port) as client:
+        await client.execute_command("CLUSTER MEET", "127.0.0.1", second.port, second.port + 10_000)
+    for node in nodes:
+        async with redis.asyncio.Redis(port=node.port, decode_responses=True) as client:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                state = ""
+                while state != "ok" or len(await client.execute_command("CLUSTER SLOTS")) < 2:
+                    await asyncio.sleep(0.02)
+                    state = (await client.execute_command("CLUSTER INFO"))["cluster_state"]
+
+
+async def test_limits_per_second_have_a_tls_of_their_own(
+    authority: trustme.CA, files: dict[str, str], redis_server: Any
+) -> None:
+    redis_server.start()
+    async with (
+        relay(redis_server.port) as plain,
+        relay(redis_server.port, server_side(authority)) as end,
+        relay(end.port) as wire,
+    ):
+        own = {"REDIS_PERSECOND": "true", "REDIS_PERSECOND_TLS": "true"}
+        where = {"REDIS_TLS": "false", "REDIS_AUTH": "", "REDIS_PERSECOND_URL": f"127.0.0.1:{wire.port}"}
+        async with store(plain, files, *CLIENT, **UNHURRIED, **own, **where) as found:
+            assert await admitted(found) == 2
+            assert not wire.heard
+            await found.charge([replace(hit(), window_seconds=1)])
+    assert all(first.startswith(b"*") for first in plain.heard)
+    assert [first[:2] for first in wire.heard] == [HANDSHAKE]
 
 
 @pytest.mark.parametrize("kind", ["SINGLE", "SENTINEL", "CLUSTER"])

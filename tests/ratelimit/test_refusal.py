@@ -63,6 +63,14 @@ def test_the_token_budget_is_named_as_tokens_with_what_was_asked_and_used() -> N
     assert "tokens per minute: limit 1000, used 800, requested 300." in message(answer)
 
 
+def test_a_spent_token_budget_is_not_retried_by_itself() -> None:
+    assert ("x-should-retry", "false") in refused(status(name="tokens_per_minute")).headers
+
+
+def test_nobody_is_told_to_wait_longer_than_openais_client_does() -> None:
+    assert ("retry-after", "120") in refused(status(reset_seconds=3600.0)).headers
+
+
 @pytest.mark.parametrize(
     ("reset_seconds", "retry_after", "retry_after_ms"),
     [(12.0, "12", "12000"), (11.2004, "12", "11201"), (0.0004, "1", "1"), (60.0, "60", "60000")],
@@ -92,6 +100,18 @@ def test_a_request_larger_than_the_whole_limit_is_told_that_waiting_is_no_use() 
 
     assert message(answer).endswith("This request alone exceeds the limit.")
     assert ("x-should-retry", "false") in answer.headers
+
+
+def test_an_exhausted_token_budget_is_for_the_clients_own_code_to_handle_and_requests_may_be_tried_again() -> None:
+    tokens = refused(status(name="tokens_per_minute", limit=1000, remaining=200, hits=300))
+
+    assert ("x-should-retry", "false") in tokens.headers
+    assert ("retry-after", "12") in tokens.headers
+    assert "x-should-retry" not in dict(refused(status()).headers)
+
+
+def test_no_client_is_told_to_wait_longer_than_openais_clients_do() -> None:
+    assert dict(refused(status(reset_seconds=3600.0)).headers)["retry-after"] == "120"
 
 
 def test_of_two_limits_the_one_that_lasts_longest_is_named() -> None:
@@ -140,7 +160,8 @@ def test_a_grpc_client_gets_a_plain_message_and_its_own_retry_header() -> None:
     }
 
 
-def test_a_grpc_client_that_asks_for_more_than_the_limit_is_told_never_to_retry() -> None:
-    answer = refused(status(name="tokens_per_minute", limit=10, hits=11), protocol="kserve_grpc")
+@pytest.mark.parametrize("spent", [status(limit=10, hits=11), status(name="tokens_per_minute")])
+def test_a_grpc_client_is_told_never_to_retry_where_openais_is(spent: Status) -> None:
+    answer = refused(spent, protocol="kserve_grpc")
 
     assert dict(answer.headers)["grpc-retry-pushback-ms"] == "-1"

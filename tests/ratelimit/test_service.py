@@ -80,7 +80,15 @@ async def test_the_policys_budgets_are_charged_together() -> None:
 
     assert answer.overall_code == pb.RateLimitResponse.OK
     assert remaining(answer) == [599, 1_998_500, 0]
-    assert (answer.raw_body, list(answer.response_headers_to_add)) == (b"", [])
+    assert answer.raw_body == b""
+    assert [(header.key, header.value) for header in answer.response_headers_to_add] == [
+        ("x-ratelimit-limit-requests", "600"),
+        ("x-ratelimit-remaining-requests", "599"),
+        ("x-ratelimit-reset-requests", "20s"),
+        ("x-ratelimit-limit-tokens", "2000000"),
+        ("x-ratelimit-remaining-tokens", "1998500"),
+        ("x-ratelimit-reset-tokens", "20s"),
+    ]
 
 
 async def test_a_request_over_the_token_budget_is_refused_and_takes_no_request_away() -> None:

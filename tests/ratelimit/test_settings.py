@@ -2,9 +2,12 @@ import pytest
 
 from headgate.errors import SettingsError
 from headgate.policy.model import OnStoreFailure
+from headgate.redis.settings import Credentials, RedisType
 from ratelimit.durations import parse_bool, parse_duration
-from ratelimit.redis_settings import Credentials, RedisType
+from ratelimit.serving_settings import TlsFiles
 from ratelimit.settings import Backend, RatelimitSettings, read_ratelimit_settings
+from ratelimit.statsd_settings import StatsdProtocol, StatsdSettings, TagStyle
+from ratelimit.xds_settings import XdsSettings, XdsTls
 
 
 def read(**variables: str) -> RatelimitSettings:
@@ -15,9 +18,9 @@ def test_nothing_set_is_counters_in_memory_on_the_references_ports() -> None:
     settings = read()
 
     assert settings == RatelimitSettings()
-    assert settings.grpc_address == "127.0.0.1:8081"
-    assert settings.http_address == "127.0.0.1:8080"
-    assert settings.debug_address == "127.0.0.1:6070"
+    assert settings.serving.grpc_address == "127.0.0.1:8081"
+    assert settings.serving.http_address == "127.0.0.1:8080"
+    assert settings.serving.debug_address == "127.0.0.1:6070"
 
 
 def test_the_references_names_set_what_they_set_there() -> None:
@@ -33,8 +36,8 @@ def test_the_references_names_set_what_they_set_there() -> None:
         MERGE_DOMAIN_CONFIG="",
     )
 
-    assert settings.http_address == "0.0.0.0:8080"
-    assert settings.grpc_address == "unix:/run/rl.sock"
+    assert settings.serving.http_address == "0.0.0.0:8080"
+    assert settings.serving.grpc_address == "unix:/run/rl.sock"
     assert (settings.shadow_mode, settings.quota_mode, settings.merge_domains) == (True, True, False)
     assert settings.response_headers == ("RateLimit-Limit", "RateLimit-Remaining", "X-Reset")
     assert (settings.near_limit_ratio, settings.expiration_jitter_max_seconds) == (0.5, 7)
@@ -123,14 +126,90 @@ class TestRedis:
         ("REDIS_URL", "r:x"),
         ("BACKEND_TYPE", "memcache"),
         ("BACKEND_TYPE", "disk"),
-        ("CONFIG_TYPE", "GRPC_XDS_SOTW"),
-        ("GRPC_SERVER_USE_TLS", "true"),
+        ("CONFIG_TYPE", "HTTP"),
+        ("PROMETHEUS_ADDR", "9090"),
+        ("PROMETHEUS_PATH", "metrics"),
+        ("PROMETHEUS_MAPPER_YAML", "/mapper.yaml"),
+        ("USE_DOG_STATSD_MOGRIFIERS", "FOO"),
+        ("LOG_LEVEL", "loud"),
         ("HEADGATE_RATELIMIT_ON_REDIS_FAILURE", "panic"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name.removesuffix('_X')}"):
         read(**{name: value})
+
+
+def test_tls_needs_its_two_files_and_takes_a_clients_authority() -> None:
+    files = {"GRPC_SERVER_TLS_CERT": "c", "GRPC_SERVER_TLS_KEY": "k"}
+
+    assert read(GRPC_SERVER_USE_TLS="1", **files).serving.tls == TlsFiles(certificate="c", key="k")
+    mutual = read(GRPC_SERVER_USE_TLS="1", GRPC_CLIENT_TLS_CACERT="a", **files).serving.tls
+    assert mutual == TlsFiles(certificate="c", key="k", client_authority="a")
+    for name in files:
+        with pytest.raises(SettingsError, match=name):
+            read(**(files | {"GRPC_SERVER_USE_TLS": "1", name: ""}))
+    with pytest.raises(SettingsError, match="GRPC_CLIENT_TLS_SAN"):
+        read(GRPC_SERVER_USE_TLS="1", GRPC_CLIENT_TLS_SAN="envoy.test", **files)
+
+
+def test_statsd_is_reported_to_when_it_is_asked_for_or_named() -> None:
+    assert read().statsd is None
+    assert read(USE_STATSD="true").statsd == StatsdSettings()
+    named = read(
+        STATSD_HOST="s", STATSD_PORT="9", STATSD_PROTOCOL="udp", EXTRA_TAGS="a:b,c:d", STATS_FLUSH_INTERVAL="1s"
+    )
+    assert named.statsd == StatsdSettings(
+        host="s", port=9, protocol=StatsdProtocol.UDP, tags={"a": "b", "c": "d"}, flush_seconds=1.0
+    )
+    assert read(STATSD_HOST="s", USE_STATSD="false").statsd is None
+    assert read(STATSD_HOST="s", DISABLE_STATS="true").statsd is None
+    dog = read(STATSD_HOST="s", USE_DOG_STATSD="true").statsd
+    assert dog is not None
+    assert (dog.protocol, dog.tag_style) == (StatsdProtocol.UDP, TagStyle.DOG)
+    for name, value in {"USE_DOG_STATSD": "true", "EXTRA_TAGS": "a", "STATS_FLUSH_INTERVAL": "0s"}.items():
+        with pytest.raises(SettingsError, match=name):
+            read(USE_STATSD="true", **{name: value})
+
+
+def test_a_control_plane_is_asked_instead_of_files() -> None:
+    assert read(CONFIG_TYPE="FILE").xds is None
+    assert read(CONFIG_TYPE="GRPC_XDS_SOTW").xds == XdsSettings()
+    xds = read(
+        CONFIG_TYPE="GRPC_XDS_SOTW",
+        CONFIG_GRPC_XDS_SERVER_URL="plane:1",
+        CONFIG_GRPC_XDS_NODE_ID="n",
+        CONFIG_GRPC_XDS_NODE_METADATA="a=b,c=d",
+        CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS="x-a:b",
+        CONFIG_GRPC_XDS_SERVER_USE_TLS="true",
+        CONFIG_GRPC_XDS_SERVER_TLS_CACERT="ca",
+        CONFIG_GRPC_XDS_CLIENT_TLS_CERT="cert",
+        CONFIG_GRPC_XDS_CLIENT_TLS_KEY="key",
+        CONFIG_GRPC_XDS_SERVER_TLS_SAN="san",
+        XDS_CLIENT_BACKOFF_INITIAL_INTERVAL="1s",
+        XDS_CLIENT_BACKOFF_MAX_INTERVAL="2s",
+        XDS_CLIENT_BACKOFF_RANDOM_FACTOR="0.25",
+        XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES="1000",
+    ).xds
+    assert xds == XdsSettings(
+        address="plane:1",
+        node_id="n",
+        node_metadata={"a": "b", "c": "d"},
+        headers={"x-a": "b"},
+        tls=XdsTls(authority="ca", certificate="cert", key="key", server_name="san"),
+        retry_seconds=1.0,
+        longest_retry_seconds=2.0,
+        jitter=0.25,
+        max_message_bytes=1000,
+    )
+    calm = read(CONFIG_TYPE="GRPC_XDS_SOTW", XDS_CLIENT_BACKOFF_JITTER="false").xds
+    assert calm is not None
+    assert calm.jitter == 0.0
+
+
+def test_a_prometheus_address_without_a_host_is_every_address() -> None:
+    assert read(PROMETHEUS_ADDR=":9191").serving.prometheus_address == "0.0.0.0:9191"
+    assert read(PROMETHEUS_ADDR="10.0.0.1:9191").serving.prometheus_address == "10.0.0.1:9191"
 
 
 @pytest.mark.parametrize(

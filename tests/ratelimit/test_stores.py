@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headgate.errors import StoreUnavailable
+from headgate.redis.connection import connect
+from headgate.redis.settings import RedisSettings
 from ratelimit.charges import COUNT_MAX, Charge, Charging, Role, Store, Tally
 from ratelimit.limits import Algorithm
 from ratelimit.memory import MemoryStore
-from ratelimit.redis_connection import connect
-from ratelimit.redis_settings import RedisSettings
 from ratelimit.redis_store import RedisStore
 
 T = 1_000_000.0
@@ -96,6 +96,20 @@ class TestFixedWindow:
             (False, 1), (False, 2), (False, 3), (True, 4), (True, 5)
         ]  # fmt: skip
         assert tallies[0].reset_seconds == 20.0
+
+    async def test_a_charge_for_one_window_changes_no_other(self, bench: Bench) -> None:
+        start = int(T) // 60 * 60
+        await bench.charge(fixed(2, limit=9))
+
+        await bench.charge(replace(fixed(-1, limit=9), window_start=start))
+        assert await bench.count(fixed(limit=9)) == 1
+        await bench.charge(replace(fixed(-1, limit=9), window_start=start - 60))
+        assert await bench.count(fixed(limit=9)) == 1
+
+        bench.now += 60
+        await bench.charge(fixed(3, limit=9))
+        await bench.charge(replace(fixed(-2, limit=9), window_start=start))
+        assert await bench.count(fixed(limit=9)) == 3
 
     async def test_a_limit_may_leave_refused_hits_uncounted(self, bench: Bench) -> None:
         charge = replace(fixed(), counts_rejected=False)

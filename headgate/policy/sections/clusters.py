@@ -130,8 +130,14 @@ def _capacity(node: Node) -> Capacity:
     if node.is_text:
         node.text("auto", "'auto' or a mapping of requests and tokens")
         return Capacity(auto=True)
-    fields = node.fields("requests", "tokens")
-    return Capacity(requests=optional_integer(fields, "requests"), tokens=optional_integer(fields, "tokens"))
+    fields = node.fields("requests", "tokens", "prompt_tokens_per_minute")
+    is_auto = "requests" in fields and fields["requests"].silent().text("auto") == "auto"
+    return Capacity(
+        requests=None if is_auto else optional_integer(fields, "requests"),
+        tokens=optional_integer(fields, "tokens"),
+        prompt_tokens_per_minute=optional_integer(fields, "prompt_tokens_per_minute", minimum=1),
+        auto=is_auto,
+    )
 
 
 def _price(node: Node) -> Price:

@@ -33,9 +33,11 @@ def _key(tenant: str, node: Node, key_owners: dict[str, str]) -> str:
 
 
 def _limits(node: Node) -> TenantLimits:
-    fields = node.fields("concurrency", "requests_per_minute", "tokens_per_minute")
+    fields = node.fields("concurrency", "requests_per_minute", "tokens_per_minute", "cached_token_weight")
+    weight = fields.get("cached_token_weight")
     return TenantLimits(
         concurrency=optional_integer(fields, "concurrency"),
         requests_per_minute=optional_integer(fields, "requests_per_minute", maximum=_UINT32),
         tokens_per_minute=optional_integer(fields, "tokens_per_minute", maximum=_UINT32),
+        cached_token_weight=weight.number(0, 1) if weight is not None else 1.0,
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterable
 
-from headgate.transport import Service
+from headgate.transport import ConnectionAge, Service
 from headgate.transport.lean.addresses import listen
 from headgate.transport.lean.connection import Connection
 from headgate.transport.lean.header_blocks import RememberedHeads
@@ -21,6 +22,7 @@ class LeanServer:
     Args:
         limits: of every connection, in the place of the defaults; they name the message size again.
         tls: None for plain HTTP/2 with prior knowledge, as Envoy speaks it.
+        max_age: of each connection; None for no limit.
     """
 
     def __init__(
@@ -30,12 +32,15 @@ class LeanServer:
         *,
         max_message_bytes: int,
         tls: Tls | None = None,
+        max_age: ConnectionAge | None = None,
         limits: Limits | None = None,
     ) -> None:
         self._address = address
         self._methods = methods_of(services)
         self._limits = limits or Limits(max_message_bytes=max_message_bytes)
         self._tls = tls
+        self._max_age = max_age
+        self._timers: dict[LeanProtocol, asyncio.TimerHandle] = {}
         self._remembered = RememberedHeads()
         self._protocols: set[LeanProtocol] = set()
         self._all_gone = asyncio.Event()
@@ -59,6 +64,8 @@ class LeanServer:
             return
         self._server.close()
         self._is_draining = True
+        for timer in self._timers.values():
+            timer.cancel()
         for protocol in list(self._protocols):
             protocol.drain()
         try:
@@ -83,8 +90,20 @@ class LeanServer:
         self._protocols.add(protocol)
         if self._is_draining:
             protocol.drain()
+        elif self._max_age is not None:
+            seconds = self._max_age.seconds * random.uniform(0.9, 1.1)  # noqa: S311  (no secret)
+            self._timers[protocol] = asyncio.get_running_loop().call_later(seconds, self._retire, protocol)
+
+    def _retire(self, protocol: LeanProtocol) -> None:
+        assert self._max_age is not None  # noqa: S101  (only then it is called)
+        seconds = self._max_age.grace_seconds
+        self._timers[protocol] = asyncio.get_running_loop().call_later(seconds, protocol.abort)
+        protocol.drain()
 
     def _on_lost(self, protocol: LeanProtocol) -> None:
         self._protocols.discard(protocol)
+        timer = self._timers.pop(protocol, None)
+        if timer is not None:
+            timer.cancel()
         if not self._protocols:
             self._all_gone.set()

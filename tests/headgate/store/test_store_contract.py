@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable
 
 import pytest
 from msgspec.structs import replace
@@ -13,23 +12,13 @@ from msgspec.structs import replace
 from headgate.store import Lease, LeaseRequest, Refused, Scope, Store, Usage
 from headgate.store.memory import MemoryStore
 
-StoreFactory = Callable[[], AbstractAsyncContextManager[Store]]
-
-
-@asynccontextmanager
-async def memory_store() -> AsyncIterator[Store]:
-    yield MemoryStore(time.monotonic)
-
-
 PATIENCE_SECONDS = 5.0
-STORES: list[StoreFactory] = [memory_store]
 REQUEST = LeaseRequest(tenant="acme", tier="premium", cluster="best", tokens=100)
 
 
-@pytest.fixture(params=STORES, ids=lambda factory: factory.__name__)
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    async with request.param() as store:
-        yield store
+@pytest.fixture(params=["memory", "redis"])
+async def store(request: pytest.FixtureRequest, sidecar: Callable[[], Awaitable[Store]]) -> Store:
+    return MemoryStore(time.monotonic) if request.param == "memory" else await sidecar()
 
 
 async def ask(store: Store, request: LeaseRequest) -> Lease | Refused | None:

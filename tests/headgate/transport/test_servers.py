@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from headgate.transport import Call, Conversation, RpcError, Send, Server, Service, StatusCode
+from headgate.transport import Call, ConnectionAge, Conversation, RpcError, Send, Server, Service, StatusCode
 from headgate.transport.grpcio import GrpcioServer
 from headgate.transport.lean import LeanServer
 
@@ -332,3 +332,41 @@ async def test_an_address_in_use_is_an_error(new_server: NewServer, tmp_path: Pa
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(OSError, match=f"cannot listen on {address}"):
             await new_server(address, [], max_message_bytes=1000).start()
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_an_old_connection_is_cut_after_its_grace_and_the_next_call_is_served(kind: str) -> None:
+    echo = Echo()
+    age = ConnectionAge(seconds=0.1, grace_seconds=0.1)
+    server = SERVERS[kind]("127.0.0.1:0", [echo.service()], max_message_bytes=MAX_MESSAGE_BYTES, max_age=age)
+    address = await server.start()
+    async with grpc.aio.insecure_channel(address) as channel:
+        held = channel.stream_stream("/test.Echo/Stream")(timeout=PATIENCE_SECONDS)
+        await held.write(b"one")
+        assert await held.read() == b"one"
+
+        assert await held.code() is grpc.StatusCode.UNAVAILABLE
+        assert await channel.unary_unary("/test.Echo/Unary")(b"two", wait_for_ready=True) == b"two"
+    await server.drain(1)
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_a_connection_that_is_old_serves_its_open_call_to_the_end(kind: str) -> None:
+    echo = Echo()
+    age = ConnectionAge(seconds=0.1, grace_seconds=PATIENCE_SECONDS)
+    server = SERVERS[kind]("127.0.0.1:0", [echo.service()], max_message_bytes=MAX_MESSAGE_BYTES, max_age=age)
+    address = await server.start()
+    async with grpc.aio.insecure_channel(address) as channel:
+        held = channel.stream_stream("/test.Echo/Stream")(timeout=PATIENCE_SECONDS)
+        await held.write(b"one")
+        assert await held.read() == b"one"
+        # The client has been asked to leave once it opens a second connection for its next call.
+        for _ in range(50):
+            await channel.unary_unary("/test.Echo/Unary")(b"two", wait_for_ready=True)
+            await asyncio.sleep(0.01)
+        await held.write(b"three")
+
+        assert await held.read() == b"three"
+        await held.done_writing()
+        assert await held.code() is grpc.StatusCode.OK
+    await server.drain(1)

@@ -53,6 +53,14 @@ def test_the_capacity_may_be_left_to_headgate(accepted: Accepted) -> None:
     assert accepted(BIG, f"  big: {{{IN_PLACE}, capacity: auto}}").clusters["big"].capacity == Capacity(auto=True)
 
 
+def test_the_request_limit_alone_may_be_left_to_headgate(accepted: Accepted) -> None:
+    capacity = "{requests: auto, tokens: 400_000, prompt_tokens_per_minute: 600_000}"
+
+    cluster = accepted(BIG, f"  big: {{{IN_PLACE}, capacity: {capacity}}}").clusters["big"]
+
+    assert cluster.capacity == Capacity(tokens=400_000, prompt_tokens_per_minute=600_000, auto=True)
+
+
 def test_a_cluster_with_two_apis_is_two_clusters_to_envoy(accepted: Accepted) -> None:
     policy = accepted(
         BIG,
@@ -120,6 +128,14 @@ def test_a_single_listed_frontend_keeps_the_name_of_its_cluster(accepted: Accept
         (
             f"{{{IN_PLACE}, capacity: 32}}",
             ["policy.yaml:13 clusters.big.capacity: has to be 'auto' or a mapping of requests and tokens, not '32'"],
+        ),
+        (
+            f"{{{IN_PLACE}, capacity: {{requests: automatic}}}}",
+            ["policy.yaml:13 clusters.big.capacity.requests: has to be a whole number, not 'automatic'"],
+        ),
+        (
+            f"{{{IN_PLACE}, capacity: {{prompt_tokens_per_minute: 0}}}}",
+            ["policy.yaml:13 clusters.big.capacity.prompt_tokens_per_minute: has to be at least 1, not '0'"],
         ),
         (
             f"{{{IN_PLACE}, capacity: {{request: 32}}}}",

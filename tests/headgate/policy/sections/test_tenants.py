@@ -23,10 +23,10 @@ def test_a_tenant_has_a_tier_keys_a_weight_and_limits(accepted: Accepted) -> Non
     tier: gold
     weight: 3
     api_key_sha256: ["{DIGEST}"]
-    limits: {{concurrency: 40, requests_per_minute: 600, tokens_per_minute: 2_000_000}}""",
+    limits: {{concurrency: 40, requests_per_minute: 600, tokens_per_minute: 2_000_000, cached_token_weight: 0.1}}""",
     )
 
-    limits = TenantLimits(concurrency=40, requests_per_minute=600, tokens_per_minute=2_000_000)
+    limits = TenantLimits(concurrency=40, requests_per_minute=600, tokens_per_minute=2_000_000, cached_token_weight=0.1)
     assert policy.tenants == {
         "acme": Tenant(name="acme", tier="gold", api_key_sha256=(DIGEST,), weight=3.0, limits=limits)
     }
@@ -96,6 +96,10 @@ def test_a_tenant_may_hold_several_keys_and_name_one_twice(accepted: Accepted) -
         (
             "  acme: {tier: gold, limits: {tokens_per_minute: -1}}",
             ["policy.yaml:5 tenants.acme.limits.tokens_per_minute: has to be at least 0, not '-1'"],
+        ),
+        (
+            "  acme: {tier: gold, limits: {cached_token_weight: 1.5}}",
+            ["policy.yaml:5 tenants.acme.limits.cached_token_weight: has to be at most 1, not '1.5'"],
         ),
         (
             "  acme: {tier: gold, api_key_sha256: secret}",

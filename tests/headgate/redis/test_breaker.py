@@ -1,4 +1,4 @@
-from ratelimit.breaker import Breaker
+from headgate.redis.breaker import Breaker
 
 
 def opened(now: float = 0.0) -> Breaker:

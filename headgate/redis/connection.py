@@ -1,7 +1,7 @@
 """Clients of redis-py from `RedisSettings`: single, sentinel, cluster; TLS and authentication.
 
 Nothing is retried: a charge that may have been applied must not be applied again. Nothing connects before it is
-asked. The only module that names redis-py's classes besides `redis_store`.
+asked.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnec
 from redis.backoff import NoBackoff
 
 from headgate.errors import SettingsError
-from ratelimit.redis_settings import Credentials, RedisSettings, RedisType
+from headgate.redis.settings import Credentials, RedisSettings, RedisType
 
 Client = Redis | RedisCluster
 

@@ -1,0 +1,1 @@
+"""What a lease costs: taken and given back, in memory and in Redis."""

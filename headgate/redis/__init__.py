@@ -1,0 +1,1 @@
+"""How Redis and Valkey are reached: settings, connections and a breaker, for whoever keeps something there."""
