@@ -7,7 +7,11 @@ from headgate.policy.model import Protocol
 from headgate.record import RequestRecord
 
 _OPERATIONS = {"generate": "text_completion", "generate_stream": "text_completion"}
-_PROVIDERS = {Protocol.OPENAI.value: "openai", Protocol.TRITON.value: "nvidia.triton"}
+_PROVIDERS = {
+    Protocol.OPENAI.value: "openai",
+    Protocol.TRITON.value: "nvidia.triton",
+    Protocol.KSERVE_GRPC.value: "nvidia.triton",
+}
 
 
 class GenAi:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from extproc.affinity import AffinityNames
 from extproc.capacity import CapacityTracker
 from extproc.desk import AdmissionDesk
 from extproc.events import Decision
@@ -72,6 +73,7 @@ def assemble(process: Process) -> ExtProcService:
         report=report,
         clock=time.perf_counter,
         region=process.settings.region,
+        affinity=AffinityNames(process.settings.affinity_salt),
     )
     process.metrics.watch("open_streams", "Requests in flight.", (), lambda: [((), service.open_streams)])
     watch_clusters(process.metrics, policy, signals, desk.queue)

@@ -1,7 +1,7 @@
 """One stream of Envoy's: its exchange, carried out by plain calls; the stream is the lease.
 
-Every message gets exactly one reply. Those that come while a question is open (the store's answer, a place in the
-queue) are kept until it is answered.
+Every message gets exactly one reply, but for the pieces of a duplex body. Those that come while a question is open
+(the store's answer, a place in the queue) are kept until it is answered, a window full at most.
 """
 
 from __future__ import annotations
@@ -80,10 +80,12 @@ class RequestConversation:
         """Answer a message, now or once the open question is answered."""
         if not self._has_question:
             self._guarded(self._take, message)
-        elif self._kept is None:
-            self._kept = deque((message,))
-        else:
-            self._kept.append(message)
+            return
+        if self._kept is None:
+            self._kept = deque()
+        self._kept.append(message)
+        # Only a duplex body goes on while its first message waits.
+        self._call.pause()
 
     def ended(self) -> None:
         """Leave the queue and give back what the request holds."""
@@ -94,12 +96,14 @@ class RequestConversation:
         self._call.finish()
 
     def interrupt(self) -> None:
-        """End soon: now, after the answer that is due, or once the request is decided."""
+        """End soon: now, after the answer that is due, or once the request is decided; an open stream, when it ends."""
         self._is_interrupted = True
+        if self._exchange.is_decided and not self._exchange.is_detachable:
+            return
         if self._unanswered:
             self._leave_queue()
             self._guarded(self._turn_away, "shutting_down")
-        elif self._exchange.is_decided:
+        elif self._exchange.is_detachable:
             self._call.finish()
 
     def _take(self, message: bytes) -> None:
@@ -140,6 +144,8 @@ class RequestConversation:
         self._guarded(self._feed, answer)
         while self._kept and not self._has_question and self._call.is_open:
             self._guarded(self._take, self._kept.popleft())
+        if self._kept is not None and not self._has_question:
+            self._call.resume()
 
     def _leave_queue(self) -> None:
         waiting, self._waiting = self._waiting, None
@@ -156,7 +162,7 @@ class RequestConversation:
         except Exception:  # noqa: BLE001  (the outermost frame of a request)
             _log.exception("a decision failed")
             self._fail()
-        if self._is_interrupted and self._exchange.is_decided:
+        if self._is_interrupted and self._exchange.is_detachable:
             self._call.finish()
 
     def _fail(self) -> None:

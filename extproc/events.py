@@ -37,10 +37,16 @@ class Verdict(StrEnum):
 
 
 class HeadersReceived(msgspec.Struct, frozen=True):
-    """The request line and headers; `is_end` when no body follows."""
+    """The request line and headers.
+
+    Attributes:
+        is_end: no body follows.
+        is_duplex: the body comes in pieces as it arrives, and nothing goes on before the headers are answered.
+    """
 
     headers: Headers
     is_end: bool
+    is_duplex: bool = False
 
 
 class BodyReceived(msgspec.Struct, frozen=True):
@@ -70,6 +76,11 @@ class LeaseRefused(msgspec.Struct, frozen=True):
     retry_after_seconds: float
     queue_reason: str | None = None
     waited_seconds: float = 0.0
+
+    @property
+    def reason(self) -> str:
+        """The word for it in metric, log and header."""
+        return self.queue_reason or self.scope.value
 
 
 class StoreFailed(msgspec.Struct, frozen=True):
@@ -145,14 +156,23 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         set_headers: request headers to overwrite, names in lower case.
+        remove_headers: names of request headers that do not go on.
         body: the new body; None keeps the client's.
         metadata: what the other filters and the access log are told.
     """
 
     phase: Phase
     set_headers: Mapping[str, str] = {}
+    remove_headers: tuple[str, ...] = ()
     body: bytes | None = None
     metadata: Mapping[str, str | float] = {}
+
+
+class SendBody(msgspec.Struct, frozen=True):
+    """Send the model server this much more of a duplex body; `is_end` when it is all."""
+
+    body: bytes
+    is_end: bool
 
 
 class Respond(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,5 +221,5 @@ class Report(msgspec.Struct, frozen=True):
     decision: Decision
 
 
-Reply = Forward | Respond | Continue
+Reply = Forward | SendBody | Respond | Continue
 Effect = AcquireLease | JoinQueue | ReleaseLease | Report | Reply

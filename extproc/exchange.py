@@ -6,7 +6,7 @@ machine needs from outside comes back as an event. Each message of Envoy's gets 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
@@ -18,9 +18,11 @@ from extproc.admission import (
     is_closed,
     passing_question,
     question,
-    tenant_concurrency,
 )
+from extproc.affinity import AffinityNames
+from extproc.attempt import Attempt
 from extproc.deadline import client_patience_seconds
+from extproc.early import HAS_TO_BUFFER, refuse_early
 from extproc.events import (
     AcquireLease,
     BodyReceived,
@@ -38,6 +40,7 @@ from extproc.events import (
     ReleaseLease,
     Report,
     Respond,
+    SendBody,
     StoreFailed,
     StreamEnded,
     TurnedAway,
@@ -46,47 +49,38 @@ from extproc.events import (
 from extproc.headers import Headers
 from extproc.identity import Identity, Unidentified, identify
 from extproc.inspection import inspect
+from extproc.inspection.content import ENCODING_HEADER, GRPC_ENCODING_HEADER, plain_body
+from extproc.inspection.kserve_grpc import asked_model
 from extproc.inspection.request import InferenceRequest, RequestError
 from extproc.inspection.target import Operation, Target, parse_target
 from extproc.media import with_media_priced
+from extproc.message_stream import Course, MessageStream
 from extproc.refusal import Refusal
-from extproc.rewrite import rewrite
-from extproc.routing import Destination, NoDestination, Signals, degraded_routes, find_route, is_served
-from headgate.policy.model import OnStoreFailure, Policy, Queue, Rung
+from extproc.rewrite import Rewrite, rewrite
+from extproc.routing import NoDestination, Signals, degraded_routes, find_route
+from extproc.stamps import metadata, routed, stamp
+from headgate.policy.model import OnStoreFailure, Policy, Queue
 from headgate.store import Lease, LeaseRequest, Scope
 from headgate.transport import StatusCode
-
-_MAX_HITS = 10**9
-"""Envoy leaves out a rate limit descriptor that counts more hits, and with it the limit."""
-_TURNED_AWAY_MESSAGES = {
-    "shutting_down": "The gateway is restarting; retry shortly.",
-    "internal_error": "The gateway could not decide on this request; retry shortly.",
-}
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """A request on its way to a lease: where it wants to run now, and what is left if that is refused."""
-
-    request: InferenceRequest
-    body: bytes
-    destination: Destination
-    ladder: Ladder
-    waited_seconds: float = 0.0
 
 
 class Exchange:
     """One request. `policy` stays the same for its whole life, whatever is reloaded meanwhile."""
 
-    def __init__(self, policy: Policy, signals: Signals, region: str = "") -> None:
+    def __init__(
+        self, policy: Policy, signals: Signals, region: str = "", affinity: AffinityNames | None = None
+    ) -> None:
         self._policy = policy
         self._signals = signals
         self._region = region
+        self._affinity = affinity or AffinityNames()
         self._headers = Headers(())
         self._target = Target(None, Operation.OTHER)
         self._identity: Identity | None = None
         self._phase = Phase.REQUEST_HEADERS
-        self._attempt: _Attempt | None = None
+        self._attempt: Attempt | None = None
+        self._stream: MessageStream | None = None
+        self._course: Course | None = None
         self._lease: Lease | None = None
         self._is_decided = False
         self._is_body_complete = False
@@ -97,12 +91,17 @@ class Exchange:
         """Whether the client's fate is settled: from here on every message is waved through."""
         return self._is_decided
 
+    @property
+    def is_detachable(self) -> bool:
+        """Whether Envoy can go on without us: decided, and no duplex body, of which Envoy would send a piece again."""
+        return self._is_decided and self._course is None
+
     def receive(self, event: Event, now: float) -> list[Effect]:
         """Take one event; `now` in seconds, monotonic."""
         match event:
-            case HeadersReceived(headers, is_end):
+            case HeadersReceived():
                 self._started_at = now
-                return self._on_headers(headers, is_end=is_end)
+                return self._on_headers(event)
             case BodyReceived(body, is_end):
                 return self._on_body(body, is_end=is_end)
             case OtherReceived(phase):
@@ -113,18 +112,20 @@ class Exchange:
                 return self._on_refused(event, now)
             case StoreFailed():
                 return self._on_store_failed()
+            case TurnedAway("shutting_down") if self._stream is not None and self._is_decided:
+                return []
             case TurnedAway(reason):
                 self._is_decided = False
-                return self._reject(refusal.unavailable(reason, _TURNED_AWAY_MESSAGES[reason]))
+                return self._reject(refusal.turned_away(reason))
             case StreamEnded():
                 return self._on_end()
 
     # who, and is it worth reading the body
 
-    def _on_headers(self, headers: Headers, *, is_end: bool) -> list[Effect]:
+    def _on_headers(self, received: HeadersReceived) -> list[Effect]:
         if self._is_decided or self._phase is Phase.REQUEST_BODY:
             return [Continue(Phase.REQUEST_HEADERS)]
-        self._headers = headers
+        self._headers = headers = received.headers
         self._target = parse_target(headers.get(":method"), headers.get(":path"))
         identity = identify(self._policy, headers)
         if isinstance(identity, Unidentified):
@@ -132,13 +133,19 @@ class Exchange:
         self._identity = identity
         if not self._target.is_inference:
             return self._on_other_request(identity)
-        refused = self._refuse_by_headers(identity, is_end=is_end)
-        return self._reject(refused) if refused else [Continue(Phase.REQUEST_HEADERS)]
+        if refused := refuse_early(self._policy, identity, self._target, received, self._signals):
+            return self._reject(refused)
+        if received.is_duplex:
+            self._stream = MessageStream(headers.get(GRPC_ENCODING_HEADER), identity.tier.max_body_bytes)
+            return []
+        return [Continue(Phase.REQUEST_HEADERS)]
 
     def _on_other_request(self, identity: Identity) -> list[Effect]:
         model = self._target.model
         if model is not None and model not in self._policy.models:
             return self._reject(refusal.unknown_model(model))
+        if self._target.is_model_question:
+            return [Continue(Phase.REQUEST_HEADERS)]
         if self._target.operation is Operation.METADATA:
             return self._answer_metadata(identity)
         return [AcquireLease(passing_question(identity), identity.tier.priority)]
@@ -151,47 +158,58 @@ class Exchange:
         headers = {"content-type": "application/json"}
         return [Respond(status=200, headers=headers, body=body, grpc_status=StatusCode.OK, details="metadata")]
 
-    def _refuse_by_headers(self, identity: Identity, *, is_end: bool) -> Refusal | None:
-        """What can be refused before a byte of the body is buffered."""
-        model, size_bytes = self._target.model, self._headers.content_length
-        if model is not None and model not in self._policy.models:
-            return refusal.unknown_model(model)
-        if not is_served(self._policy, self._target):
-            return refusal.not_served("protocol_not_served", "No model is served over this API.")
-        if size_bytes is not None and size_bytes > identity.tier.max_body_bytes:
-            return refusal.too_large(size_bytes, identity.tier.max_body_bytes)
-        if self._headers.get("content-encoding") not in ("", "identity"):
-            return refusal.bad_request("Compressed request bodies are not supported.", "content-encoding", 415)
-        if is_end:
-            return refusal.bad_request("The request has no body; a JSON object is expected.")
-        limit = tenant_concurrency(identity)
-        if limit is None or Rung.QUEUE in identity.tier.on_overload:
-            return None
-        if self._signals.in_flight(Scope.TENANT, identity.tenant.name) < limit:
-            return None
-        return refusal.contended(Scope.TENANT, 1.0 if limit else None)
-
     # what, and where to
 
     def _on_body(self, body: bytes, *, is_end: bool) -> list[Effect]:
+        if self._stream is not None and self._identity is not None:
+            return self._on_piece(self._identity, self._stream, body, is_end=is_end)
         if self._is_decided or self._is_body_complete:
             # Envoy may deliver the last chunk twice (envoyproxy/envoy#46237).
             return [Continue(Phase.REQUEST_BODY)]
         self._phase = Phase.REQUEST_BODY
         if self._identity is None:
             # An Envoy told to skip the request headers; nobody is known to let through.
-            return self._reject(refusal.unavailable("internal_error", _TURNED_AWAY_MESSAGES["internal_error"]))
+            return self._reject(refusal.turned_away("internal_error"))
         self._is_body_complete = is_end
         limit = self._identity.tier.max_body_bytes
         if len(body) > limit:
             return self._reject(refusal.too_large(len(body), limit))
         if not is_end:
-            return self._reject(refusal.bad_request("Envoy must buffer the request body (request_body_mode BUFFERED)."))
+            return self._reject(refusal.bad_request(HAS_TO_BUFFER))
         try:
-            request = inspect(self._target, self._headers, body)
+            plain = plain_body(self._target, self._headers, body, limit)
+            if self._target.is_model_question:
+                return self._on_model_question(self._identity, plain)
+            request = inspect(self._target, self._headers, plain)
         except RequestError as error:
-            return self._reject(refusal.bad_request(error.message, error.param, error.status))
-        return self._route(self._identity, request, body)
+            return self._reject(refusal.unreadable(error))
+        return self._route(self._identity, request, plain)
+
+    def _on_model_question(self, identity: Identity, message: bytes) -> list[Effect]:
+        self._target = replace(self._target, model=asked_model(message))
+        if self._target.model not in self._policy.models:
+            return self._reject(refusal.unknown_model(self._target.model or ""))
+        return self._pass_on(identity, message)
+
+    def _on_piece(self, identity: Identity, stream: MessageStream, piece: bytes, *, is_end: bool) -> list[Effect]:
+        """A piece of a duplex body: nothing is answered before the first message has been decided on."""
+        if self._is_decided and self._course is None:
+            return []
+        try:
+            stream.feed(piece, is_end=is_end)
+            if self._course is not None:
+                return [SendBody(stream.take(self._course), is_end)]
+            if self._attempt is None and stream.first is not None:
+                request = inspect(self._target, self._headers, stream.first)
+                return self._route(identity, request, stream.first)
+        except RequestError as error:
+            return self._refuse_piece(refusal.unreadable(error))
+        is_empty = is_end and self._attempt is None
+        return self._reject(refusal.bad_request("The stream carries no message.")) if is_empty else []
+
+    def _refuse_piece(self, refused: Refusal) -> list[Effect]:
+        # The decision on the stream has been reported; what follows is between Envoy and the client.
+        return [self._respond(refused, {})] if self._course is not None else self._reject(refused)
 
     def _route(self, identity: Identity, request: InferenceRequest, body: bytes) -> list[Effect]:
         if request.model not in self._policy.models:
@@ -206,18 +224,18 @@ class Exchange:
             if can_ever_fit(self._policy, identity, place)
         ]
         ladder = Ladder(list(identity.tier.on_overload), identity.tier.queue, found, cheaper)
-        self._attempt = _Attempt(request, body, found, ladder)
+        self._attempt = Attempt(request, body, found, ladder)
         if not can_ever_fit(self._policy, identity, found):
             return self._on_never_fits(identity, self._attempt)
         is_degraded = self._signals.is_degraded(identity.tier, found.cluster.name)
         self._attempt.destination = ladder.start(is_degraded=is_degraded)
         return [AcquireLease(self._question(identity, self._attempt), identity.tier.priority)]
 
-    def _question(self, identity: Identity, attempt: _Attempt) -> LeaseRequest:
+    def _question(self, identity: Identity, attempt: Attempt) -> LeaseRequest:
         destination = attempt.destination
         return question(self._policy, identity, destination, self._signals.request_limit(destination.cluster))
 
-    def _on_never_fits(self, identity: Identity, attempt: _Attempt) -> list[Effect]:
+    def _on_never_fits(self, identity: Identity, attempt: Attempt) -> list[Effect]:
         room = idle_room_tokens(self._policy, identity, attempt.destination) or 0
         return self._reject(refusal.too_long(attempt.destination.charged_tokens, room))
 
@@ -231,35 +249,46 @@ class Exchange:
             return self._pass_on(self._identity)
         return self._admit(self._identity, self._attempt, self._attempt.waited_seconds + granted.waited_seconds)
 
-    def _admit(self, identity: Identity, attempt: _Attempt, waited_seconds: float) -> list[Effect]:
+    def _admit(self, identity: Identity, attempt: Attempt, waited_seconds: float) -> list[Effect]:
         self._is_decided = True
         destination = attempt.destination
         try:
-            changed = rewrite(self._target, self._headers, attempt.request, destination, attempt.body)
+            changed, pieces = self._fit(identity, attempt)
         except RequestError as error:
             self._is_decided = False
-            return self._reject(refusal.bad_request(error.message, error.param, error.status))
+            return self._reject(refusal.unreadable(error))
         verdict = Verdict.QUEUE if waited_seconds else Verdict.ADMIT
         verdict = Verdict.DEGRADE if destination.is_degraded else verdict
         decision = self._decision(verdict, destination.reason, 200, waited_seconds)
-        headers = {"x-model-cluster": destination.frontend.envoy_cluster, **_stamp(identity, attempt.request.model)}
-        if changed.path is not None:
-            headers[":path"] = changed.path
-        if changed.body is not None:
-            headers["content-length"] = str(len(changed.body))
+        wanted = destination.cluster.affinity
+        group = self._affinity.name(wanted, identity.tenant.name, self._headers, attempt.request)
         attempt.body = b""
-        forward = Forward(phase=self._phase, set_headers=headers, body=changed.body, metadata=_metadata(decision))
-        return [forward, Report(decision)]
+        forward = Forward(
+            phase=self._phase,
+            set_headers=stamp(identity, attempt.request.model) | routed(destination, changed, group),
+            remove_headers=(ENCODING_HEADER,) if changed.body is not None and ENCODING_HEADER in self._headers else (),
+            body=changed.body,
+            metadata=metadata(decision),
+        )
+        return [forward, *pieces, Report(decision)]
 
-    def _pass_on(self, identity: Identity) -> list[Effect]:
-        """A request that runs no model: stamped, sent to its model's cluster if it names one, else left to Envoy."""
+    def _fit(self, identity: Identity, attempt: Attempt) -> tuple[Rewrite, list[SendBody]]:
+        if self._stream is None:
+            return rewrite(self._target, self._headers, attempt.request, attempt.destination, attempt.body), []
+        course = Course(identity, attempt.request, attempt.destination)
+        pieces = [SendBody(self._stream.take(course), self._stream.is_complete)]
+        self._course = course
+        return Rewrite(None, None), pieces
+
+    def _pass_on(self, identity: Identity, message: bytes = b"") -> list[Effect]:
+        """A request that runs no model: stamped, sent to who can answer it, else left to Envoy."""
         self._is_decided = True
-        headers = _stamp(identity, self._target.model or "")
-        frontend = answers.metadata_frontend(self._policy, self._target)
-        if frontend is not None:
-            headers |= {"x-model-cluster": frontend.envoy_cluster, ":path": self._target.path_for(frontend.model)}
+        question = answers.question(self._policy, self._target, message)
+        # A question carries no tenant: rate limits, which go by that header, never count it.
+        is_question = self._target.operation is Operation.METADATA
+        headers = question.headers if is_question else stamp(identity, self._target.model or "") | question.headers
         decision = self._decision(Verdict.ADMIT, "", 200)
-        forward = Forward(phase=self._phase, set_headers=headers, metadata=_metadata(decision))
+        forward = Forward(phase=self._phase, set_headers=headers, body=question.body, metadata=metadata(decision))
         return [forward, Report(decision)]
 
     def _on_refused(self, refused: LeaseRefused, now: float) -> list[Effect]:
@@ -278,11 +307,11 @@ class Exchange:
             return [self._join(self._identity, attempt, step, refused.scope, now - self._started_at)]
         if attempt.destination is attempt.ladder.first:
             self._signals.begin_degrading(self._identity.tier, attempt.destination.cluster.name, refused.scope)
-        attempt.destination = step if step is attempt.ladder.first else replace(step, reason=_reason(refused))
+        attempt.destination = step if step is attempt.ladder.first else replace(step, reason=refused.reason)
         return [AcquireLease(self._question(self._identity, attempt), self._identity.tier.priority)]
 
     def _join(
-        self, identity: Identity, attempt: _Attempt, queue: Queue, scope: Scope, elapsed_seconds: float
+        self, identity: Identity, attempt: Attempt, queue: Queue, scope: Scope, elapsed_seconds: float
     ) -> JoinQueue:
         patience_seconds = client_patience_seconds(self._headers)
         is_client_first = patience_seconds is not None and patience_seconds - elapsed_seconds < queue.max_wait_seconds
@@ -318,16 +347,18 @@ class Exchange:
         decision = self._decision(Verdict.REJECT, refused.reason, refused.status, waited_seconds)
         if self._attempt is not None:
             self._attempt.body = b""
-        respond = Respond(
+        # The slot first: the client may be gone, and then nothing after its answer happens.
+        return [*self._release(), self._respond(refused, metadata(decision)), Report(decision)]
+
+    def _respond(self, refused: Refusal, told: Mapping[str, str | float]) -> Respond:
+        return Respond(
             status=refused.status,
-            headers=refused.headers,
+            headers=refused.headers(self._target.protocol),
             body=refused.body(self._target.protocol),
             grpc_status=refused.grpc_status,
             details=f"headgate_{refused.reason}",
-            metadata=_metadata(decision),
+            metadata=told,
         )
-        # The slot first: the client may be gone, and then nothing after its answer happens.
-        return [*self._release(), respond, Report(decision)]
 
     def _on_end(self) -> list[Effect]:
         self._is_decided = True
@@ -359,37 +390,4 @@ class Exchange:
 
 
 def _told(refused: LeaseRefused, request: LeaseRequest) -> Refusal:
-    return refusal.contended(_reason(refused), None if is_closed(request) else refused.retry_after_seconds)
-
-
-def _reason(refused: LeaseRefused) -> str:
-    return refused.queue_reason or refused.scope.value
-
-
-def _stamp(identity: Identity, model: str) -> dict[str, str]:
-    """The headers by which rate limits and model servers know the request's owner."""
-    stamp = {"x-headgate-tenant": identity.tenant.name, "x-headgate-tier": identity.tier.name}
-    return stamp | {"x-headgate-model": model} if model else stamp
-
-
-def _metadata(decision: Decision) -> dict[str, str | float]:
-    """Dynamic metadata of namespace `headgate`: for rate limits, response headers and the access log."""
-    text = decision.verdict.lower() + (f"; reason={decision.reason}" if decision.reason else "")
-    if decision.queue_wait_seconds:
-        text += f"; wait={decision.queue_wait_seconds * 1000:.0f}ms"
-    return {
-        "request_id": decision.request_id,
-        "tenant": decision.tenant,
-        "tier": decision.tier,
-        "model": decision.model,
-        "cluster": decision.cluster,
-        "protocol": decision.protocol,
-        "operation": decision.operation,
-        "verdict": decision.verdict,
-        "reason": decision.reason,
-        "decision": text,
-        "prompt_tokens": decision.prompt_tokens,
-        "max_output_tokens": decision.max_output_tokens,
-        "charged_tokens": min(decision.charged_tokens, _MAX_HITS),
-        "queue_wait_seconds": decision.queue_wait_seconds,
-    }
+    return refusal.contended(refused.reason, None if is_closed(request) else refused.retry_after_seconds)

@@ -10,10 +10,17 @@ from __future__ import annotations
 import math
 
 import msgspec
+from msgspec.structs import replace
 
+from extproc.inspection.request import RequestError
 from headgate.policy.model import Protocol
 from headgate.store import Scope
 from headgate.transport import StatusCode
+
+_TURNED_AWAY_MESSAGES = {
+    "shutting_down": "The gateway is restarting; retry shortly.",
+    "internal_error": "The gateway could not decide on this request; retry shortly.",
+}
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +42,9 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_seconds: float | None = None
 
     def body(self, protocol: Protocol | None) -> bytes:
-        """The response body; OpenAI's shape where the protocol is unknown."""
+        """The response body; OpenAI's shape where the protocol is unknown. gRPC's is its status message."""
+        if protocol is Protocol.KSERVE_GRPC:
+            return self.message.encode()
         if protocol is Protocol.TRITON:
             return msgspec.json.encode({"error": self.message})
         if protocol is Protocol.ANTHROPIC:
@@ -44,16 +53,21 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return msgspec.json.encode({"error": error})
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """Response headers; `retry-after` counts whole seconds, `retry-after-ms` is what openai clients read first."""
-        headers = {"content-type": "application/json", "x-headgate-decision": f"reject; reason={self.reason}"}
+    def headers(self, protocol: Protocol | None) -> dict[str, str]:
+        """Response headers; `retry-after` counts whole seconds, `retry-after-ms` is what openai clients read first.
+
+        What gRPC clients read is `grpc-retry-pushback-ms` (gRFC A6); the type of their response is Envoy's to set.
+        """
+        is_grpc = protocol is Protocol.KSERVE_GRPC
+        headers = {} if is_grpc else {"content-type": "application/json"}
+        headers["x-headgate-decision"] = f"reject; reason={self.reason}"
         if self.retry_after_seconds is None:
             # openai clients retry every 429 unless told otherwise.
-            return headers | {"x-should-retry": "false"} if self.status == 429 else headers
+            no_retry = {"grpc-retry-pushback-ms": "-1"} if is_grpc else {"x-should-retry": "false"}
+            return headers | no_retry if self.status == 429 else headers
         milliseconds = max(1, math.ceil(self.retry_after_seconds * 1000))
         headers["retry-after"] = str(max(1, math.ceil(self.retry_after_seconds)))
-        headers["retry-after-ms"] = str(milliseconds)
+        headers["grpc-retry-pushback-ms" if is_grpc else "retry-after-ms"] = str(milliseconds)
         return headers
 
     @property
@@ -86,7 +100,7 @@ _GRPC_STATUS = {
     401: StatusCode.UNAUTHENTICATED,
     404: StatusCode.NOT_FOUND,
     413: StatusCode.RESOURCE_EXHAUSTED,
-    415: StatusCode.INVALID_ARGUMENT,
+    415: StatusCode.UNIMPLEMENTED,
     429: StatusCode.RESOURCE_EXHAUSTED,
     503: StatusCode.UNAVAILABLE,
 }
@@ -127,6 +141,13 @@ def bad_request(message: str, param: str | None = None, status: int = 400) -> Re
     )
 
 
+def unreadable(error: RequestError) -> Refusal:
+    """The body cannot be read, as `error` says."""
+    if error.status == 413:
+        return replace(too_large(None, 0), message=error.message)
+    return bad_request(error.message, error.param, error.status)
+
+
 def too_large(size_bytes: int | None, limit_bytes: int) -> Refusal:
     """The body is larger than the tier may send."""
     size = f"of {size_bytes} bytes " if size_bytes is not None else ""
@@ -162,6 +183,11 @@ def contended(reason: str, retry_after_seconds: float | None) -> Refusal:
         code="concurrency_limit_exceeded" if is_own_limit else "server_is_overloaded",
         retry_after_seconds=None if retry_after_seconds is None else min(retry_after_seconds, MAX_RETRY_AFTER_SECONDS),
     )
+
+
+def turned_away(reason: str) -> Refusal:
+    """The gateway itself cannot go on: `shutting_down` or `internal_error`."""
+    return unavailable(reason, _TURNED_AWAY_MESSAGES[reason])
 
 
 def unavailable(reason: str, message: str) -> Refusal:

@@ -7,9 +7,12 @@ change is not rebuilt. What the backend is known to refuse is taken out.
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
 from extproc.headers import Headers
+from extproc.inspection.content import is_compressed, wire_body
 from extproc.inspection.json import decode
+from extproc.inspection.kserve_grpc import edit_message
 from extproc.inspection.request import InferenceRequest
 from extproc.inspection.splice import replace_fields, set_fields
 from extproc.inspection.target import Operation, Target
@@ -47,7 +50,7 @@ _PRIORITY_TAKEN = {
 
 
 class Rewrite(msgspec.Struct, frozen=True):
-    """The new path and body; None where the client's own goes through as it is."""
+    """The new path and body, ready for the wire; None where the client's own goes through as it is."""
 
     path: str | None
     body: bytes | None
@@ -56,7 +59,20 @@ class Rewrite(msgspec.Struct, frozen=True):
 def rewrite(
     target: Target, headers: Headers, request: InferenceRequest, destination: Destination, body: bytes
 ) -> Rewrite:
-    """Fit a request to the place it runs at."""
+    """Fit a request to the place it runs at; `body` is plain, see `content.plain_body`."""
+    changed = _rewrite(target, headers, request, destination, body)
+    if changed.body is not None:
+        return replace(changed, body=wire_body(target, changed.body))
+    # Of all that run models only Triton's infer can decompress.
+    is_unreadable = is_compressed(headers) and target.operation is not Operation.INFER
+    return replace(changed, body=body) if is_unreadable else changed
+
+
+def _rewrite(
+    target: Target, headers: Headers, request: InferenceRequest, destination: Destination, body: bytes
+) -> Rewrite:
+    if request.protocol is Protocol.KSERVE_GRPC:
+        return Rewrite(None, _edit_message(request, destination, body))
     if request.protocol is Protocol.TRITON:
         path = target.path_for(destination.frontend.model)
         is_renamed = destination.frontend.model != request.model
@@ -131,6 +147,16 @@ def _one_limit(request: InferenceRequest, destination: Destination) -> Changes:
     limit = destination.max_output_tokens or request.max_output_tokens
     value = str(limit).encode() if limit is not None else None
     return {"max_completion_tokens": None, "max_tokens": value}
+
+
+# KServe's gRPC
+
+
+def _edit_message(request: InferenceRequest, destination: Destination, message: bytes) -> bytes | None:
+    limit = _new_limit(request, destination) if request.output_limit_fields else None
+    if limit is None and destination.frontend.model == request.model:
+        return None
+    return edit_message(message, model=destination.frontend.model, limit=limit)
 
 
 # Triton

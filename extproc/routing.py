@@ -51,6 +51,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     """One place a request can run, and what its output is capped to there (None: no cap).
 
     Attributes:
+        output_cap: the route's own cap, whatever this request asked for.
         priority: the tier's.
         overrides: the decoding parameters the route sets.
     """
@@ -64,6 +65,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     priority: int = 0
     overrides: Mapping[str, Decoding] = _NO_OVERRIDES
+    output_cap: int | None = None
 
 
 class NoDestination(msgspec.Struct, frozen=True):
@@ -119,7 +121,12 @@ def capped_output_tokens(asked: int | None, tier: OutputTokens, route_limit: int
     return min([*limits, wanted]) if wanted is not None else min(limits, default=None)
 
 
-_API = {Protocol.OPENAI: "OpenAI", Protocol.TRITON: "Triton", Protocol.ANTHROPIC: "Anthropic"}
+_API = {
+    Protocol.OPENAI: "OpenAI",
+    Protocol.TRITON: "Triton",
+    Protocol.ANTHROPIC: "Anthropic",
+    Protocol.KSERVE_GRPC: "KServe gRPC",
+}
 _USUAL = (Operation.CHAT, Operation.COMPLETION)
 
 
@@ -153,6 +160,7 @@ def _destination(
         prompt_tokens=request.prompt_tokens,
         is_degraded=is_degraded,
         reason=route.reason or "",
+        output_cap=route.max_output_tokens,
         priority=identity.tier.priority,
         overrides=route.overrides,
     )

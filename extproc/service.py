@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from extproc.affinity import AffinityNames
 from extproc.conversation import RequestConversation
 from extproc.desk import AdmissionDesk
 from extproc.events import Decision
@@ -36,6 +37,7 @@ class ExtProcService:
         report: Callable[[Decision, float], None],
         clock: Callable[[], float],
         region: str = "",
+        affinity: AffinityNames | None = None,
     ) -> None:
         self._policy = policy
         self._desk = desk
@@ -43,6 +45,7 @@ class ExtProcService:
         self._report = report
         self._clock = clock
         self._region = region
+        self._affinity = affinity or AffinityNames()
         self._open: set[RequestConversation] = set()
         self._is_draining = False
 
@@ -68,7 +71,7 @@ class ExtProcService:
     def open(self, call: Call) -> Conversation:
         """A stream begins."""
         conversation = RequestConversation(
-            Exchange(self._policy(), self._signals, self._region),
+            Exchange(self._policy(), self._signals, self._region, self._affinity),
             call,
             self._desk,
             report=self._report,

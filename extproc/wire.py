@@ -22,6 +22,7 @@ from extproc.events import (
     Phase,
     Reply,
     Respond,
+    SendBody,
 )
 from extproc.headers import Headers
 from headgate.pb import ext_proc_pb2 as pb
@@ -47,7 +48,9 @@ def parse_request(message: bytes) -> Event:
             raise RpcError(StatusCode.INVALID_ARGUMENT, "an empty ProcessingRequest")
         case "request_headers":
             headers = request.request_headers
-            return HeadersReceived(_headers(headers.headers), headers.end_of_stream)
+            # Only the first message of a stream says in which mode Envoy sends the body.
+            is_duplex = request.protocol_config.request_body_mode == pb.ProcessingMode.FULL_DUPLEX_STREAMED
+            return HeadersReceived(_headers(headers.headers), headers.end_of_stream, is_duplex)
         case "request_body":
             return BodyReceived(request.request_body.body, request.request_body.end_of_stream)
         case _:
@@ -61,6 +64,8 @@ def build_response(reply: Reply, decision_seconds: float = 0.0) -> bytes:
             return _CONTINUE[phase]
         case Forward():
             return _forward(reply) + _dynamic_metadata(reply.metadata, decision_seconds)
+        case SendBody(body, is_end):
+            return _send_body(body, is_end=is_end)
         case Respond():
             return _respond(reply) + _dynamic_metadata(reply.metadata, decision_seconds)
 
@@ -74,10 +79,21 @@ def _headers(headers: pb.HeaderMap) -> Headers:
 
 
 def _forward(forward: Forward) -> bytes:
-    common = _nested(_HEADER_MUTATION, _header_options(forward.set_headers))
+    mutation = _header_options(forward.set_headers)
+    if forward.remove_headers:
+        mutation += pb.HeaderMutation(remove_headers=forward.remove_headers).SerializeToString()
+    common = _nested(_HEADER_MUTATION, mutation)
     if forward.body is not None:
         common += _nested(_BODY_MUTATION, _nested(_NEW_BODY, forward.body))
     return _nested(_PHASES[forward.phase], _nested(_COMMON, common + _CLEAR_ROUTE_CACHE))
+
+
+def _send_body(body: bytes, *, is_end: bool) -> bytes:
+    response = pb.ProcessingResponse()
+    streamed = response.request_body.response.body_mutation.streamed_response
+    streamed.body = body
+    streamed.end_of_stream = is_end
+    return response.SerializeToString()
 
 
 def _respond(respond: Respond) -> bytes:

@@ -46,6 +46,8 @@ class Settings:
         signal_timeout_seconds: how long one of them may take to answer.
         signal_stale_seconds: how old an answer may be and still count.
         region: the value of `region` in routing rules.
+        affinity_salt: a secret that names sessions and prompts for Envoy's load balancing; the same in all sidecars.
+            Empty: one of this process alone.
         transport: what serves gRPC: `lean`, Headgate's own, or `grpcio`, the reference, at many times the cost.
         tls_cert, tls_key: certificate chain and key of the gRPC listeners, PEM files; empty for plain HTTP/2.
         tls_client_ca: PEM file of the authority that has to have signed a client's certificate; empty to ask for none.
@@ -68,6 +70,7 @@ class Settings:
     signal_timeout_seconds: float = 1.0
     signal_stale_seconds: float = 5.0
     region: str = ""
+    affinity_salt: str = ""
     transport: str = "lean"
     tls_cert: str = ""
     tls_key: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import accesslog.assembly
 import accesslog.wire
 import extproc.assembly
+import extproc.kserve
 import extproc.wire
 import ratelimit.assembly
 from headgate.lifecycle import Listener, Process
@@ -14,12 +15,15 @@ from ratelimit.assembly import HEALTH_NAME
 
 async def serve(settings: Settings) -> None:
     """Serve until a signal."""
-    process = Process(settings, extproc.wire.SERVICE_NAME, accesslog.wire.SERVICE_NAME, HEALTH_NAME)
+    process = Process(
+        settings, extproc.wire.SERVICE_NAME, accesslog.wire.SERVICE_NAME, HEALTH_NAME, extproc.kserve.SERVICE_NAME
+    )
     decides = extproc.assembly.assemble(process)
     limits = ratelimit.assembly.assemble(process, settles=True)
     accounts = accesslog.assembly.assemble(process)
+    answers = extproc.kserve.kserve_service(process.policy.current, lambda: process.health.is_serving)
     listeners = [
-        Listener("extproc", settings.extproc_address, [decides.service(), accounts.service()]),
+        Listener("extproc", settings.extproc_address, [decides.service(), answers, accounts.service()]),
         limits.listener(settings.ratelimit_address),
     ]
 

@@ -14,6 +14,7 @@ from ratelimit.reply import Reply
 from ratelimit.tenants import PROTOCOL_KEY, TENANT_KEY, Budget
 
 _PLAIN_REASON = "rate_limit"
+_GRPC = "kserve_grpc"
 _MAX_RETRY_AFTER_SECONDS = 120.0
 """openai-python does not retry at all when told to wait longer."""
 
@@ -65,9 +66,10 @@ def refusal(request: RateLimitRequest, verdict: Verdict) -> Reply | None:
     cause = _cause(request, verdict)
     if cause is None:
         return None
+    protocol = _first_value(request, PROTOCOL_KEY)
     return Reply(
-        body=_body(cause, _first_value(request, PROTOCOL_KEY)),
-        headers=_headers(cause),
+        body=_body(cause, protocol),
+        headers=_grpc_headers(cause) if protocol == _GRPC else _headers(cause),
         metadata={
             "verdict": "REJECT",
             "reason": cause.reason,
@@ -90,6 +92,8 @@ def _cause(request: RateLimitRequest, verdict: Verdict) -> _Cause | None:
 
 
 def _body(cause: _Cause, protocol: str) -> bytes:
+    if protocol == _GRPC:
+        return cause.message.encode()
     if protocol == "triton":
         return json.dumps({"error": cause.message}).encode()
     if protocol == "anthropic":
@@ -108,6 +112,16 @@ def _headers(cause: _Cause) -> tuple[tuple[str, str], ...]:
     )
     # OpenAI's clients obey this header before retry-after.
     return (*headers, ("x-should-retry", "false")) if cause.is_final else headers
+
+
+def _grpc_headers(cause: _Cause) -> tuple[tuple[str, str], ...]:
+    # The type of a gRPC response is Envoy's to set; a pushback below zero means never (gRFC A6).
+    milliseconds = -1 if cause.is_final else max(1, math.ceil(cause.wait_seconds * 1000))
+    return (
+        ("retry-after", str(_whole_seconds(cause.wait_seconds))),
+        ("grpc-retry-pushback-ms", str(milliseconds)),
+        ("x-headgate-decision", cause.decision),
+    )
 
 
 def _first_value(request: RateLimitRequest, key: str) -> str:

@@ -6,7 +6,7 @@ Reads only what decisions need; what a body means beyond that is the model serve
 from __future__ import annotations
 
 from extproc.headers import Headers
-from extproc.inspection import triton
+from extproc.inspection import kserve_grpc, triton
 from extproc.inspection.chat import inspect_chat
 from extproc.inspection.completions import inspect_completion
 from extproc.inspection.embeddings import inspect_embeddings
@@ -14,16 +14,19 @@ from extproc.inspection.messages import inspect_messages
 from extproc.inspection.request import InferenceRequest
 from extproc.inspection.responses import inspect_responses
 from extproc.inspection.target import Operation, Target
+from headgate.policy.model import Protocol
 
 __all__ = ["inspect"]
 
 
 def inspect(target: Target, headers: Headers, body: bytes) -> InferenceRequest:
-    """Read a whole request body.
+    """Read a whole request body, or of a stream its first message: plain, as `content.plain_body` gives it.
 
     Raises:
         RequestError: the body is not what its path promises.
     """
+    if target.protocol is Protocol.KSERVE_GRPC:
+        return kserve_grpc.inspect_message(body, stream=target.operation is Operation.STREAM_INFER)
     match target.operation:
         case Operation.CHAT:
             return inspect_chat(body)

@@ -12,9 +12,12 @@ from extproc.inspection.target import Operation
 
 MESSAGE_TOKENS = 4
 """What a chat template puts around a message."""
+USER = msgspec.Raw(b'"user"')
+"""The role, as JSON: what follows the first text of the user's is new at every turn."""
 
 
 class _Message(msgspec.Struct):
+    role: msgspec.Raw = msgspec.Raw()
     content: msgspec.Raw = msgspec.Raw()
     tool_calls: msgspec.Raw = msgspec.Raw()
 
@@ -37,12 +40,14 @@ def inspect_chat(body: bytes) -> InferenceRequest:
     chat = decode(body, _CHAT)
     if not chat.messages:
         raise RequestError("'messages' has to hold at least one message.", param="messages")
-    tally = Tally()
+    tally, opening = Tally(), None
     for number, message in enumerate(chat.messages):
         if not tally.try_text(message.content):
             tally.add_content(message.content, f"messages[{number}].content")
         if message.tool_calls:
             tally.add_json(message.tool_calls)
+        if opening is None and message.role == USER:
+            opening = len(tally.texts)
     tools = [*(chat.tools or []), *(chat.functions or [])]
     for tool in tools:
         tally.add_json(tool)
@@ -59,4 +64,5 @@ def inspect_chat(body: bytes) -> InferenceRequest:
         tools=len(tools),
         images=tally.images,
         audio_seconds=tally.audio_seconds,
+        prompt_prefix=tally.opening(opening),
     )

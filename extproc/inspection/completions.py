@@ -34,4 +34,5 @@ def inspect_completion(body: bytes) -> InferenceRequest:
         prompt_bytes=prompts.prompt_bytes,
         prompt_tokens=prompts.prompt_tokens,
         messages=prompts.texts or 1,
+        prompt_prefix=prompts.prefix,
     )

@@ -32,4 +32,5 @@ def inspect_embeddings(body: bytes) -> InferenceRequest:
         prompt_bytes=prompts.prompt_bytes,
         prompt_tokens=prompts.prompt_tokens,
         messages=prompts.total,
+        prompt_prefix=prompts.prefix,
     )

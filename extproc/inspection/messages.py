@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from extproc.inspection.chat import MESSAGE_TOKENS
+from extproc.inspection.chat import MESSAGE_TOKENS, USER
 from extproc.inspection.json import decode
 from extproc.inspection.openai import Generating, build
 from extproc.inspection.parts import Tally
@@ -13,7 +13,12 @@ from extproc.inspection.target import Operation
 from headgate.policy.model import Protocol
 
 
+class _Metadata(msgspec.Struct):
+    user_id: str | None = None
+
+
 class _Message(msgspec.Struct):
+    role: msgspec.Raw = msgspec.Raw()
     content: msgspec.Raw = msgspec.Raw()
 
 
@@ -22,6 +27,7 @@ class _Messages(Generating):
     system: msgspec.Raw = msgspec.Raw()
     tools: list[msgspec.Raw] | None = None
     max_tokens: int | None = None
+    metadata: _Metadata | None = None
 
 
 _MESSAGES = msgspec.json.Decoder(_Messages)
@@ -34,10 +40,12 @@ def inspect_messages(body: bytes) -> InferenceRequest:
         raise RequestError("'messages' has to hold at least one message.", param="messages")
     if messages.max_tokens is None:
         raise RequestError("'max_tokens' is required.", param="max_tokens")
-    tally = Tally()
+    tally, opening = Tally(), None
     tally.add_content(messages.system, "system")
     for number, message in enumerate(messages.messages):
         tally.add_content(message.content, f"messages[{number}].content")
+        if opening is None and message.role == USER:
+            opening = len(tally.texts)
     tools = messages.tools or []
     for tool in tools:
         tally.add_json(tool)
@@ -52,4 +60,6 @@ def inspect_messages(body: bytes) -> InferenceRequest:
         tools=len(tools),
         images=tally.images,
         audio_seconds=tally.audio_seconds,
+        session=messages.metadata.user_id if messages.metadata else None,
+        prompt_prefix=tally.opening(opening),
     )

@@ -34,6 +34,8 @@ class Generating(msgspec.Struct):
 
     model: str
     stream: bool | None = None
+    prompt_cache_key: str | None = None
+    user: str | None = None
     temperature: msgspec.Raw = msgspec.Raw()
     top_p: msgspec.Raw = msgspec.Raw()
     top_k: msgspec.Raw = msgspec.Raw()
@@ -60,6 +62,7 @@ def build(
     n: int | None = None,
     prompts: int = 1,
     protocol: Protocol = Protocol.OPENAI,
+    session: str | None = None,
     **counts: Any,
 ) -> InferenceRequest:
     """The request from its body.
@@ -67,6 +70,7 @@ def build(
     Args:
         limits: the output limits the dialect has, the one that wins first.
         prompts: how many prompts the body holds; each is answered `n` times.
+        session: the dialect's own name for what its requests belong together by.
         counts: further attributes of the request.
 
     Raises:
@@ -96,6 +100,7 @@ def build(
         output_limit_fields=tuple(given),
         are_output_limits_equal=len(set(given.values())) <= 1,
         choices=choices * max(1, prompts),
+        session=session or body.prompt_cache_key or body.user or "",
         service_tier=tier,
         fields=frozenset(fields),
         stream_options=bytes(body.stream_options),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from extproc.inspection.json import decode
+from extproc.inspection.request import PREFIX_CHARACTERS, prefix_of
 from extproc.tokens import estimate_encoded_tokens
 
 UNKNOWN_AUDIO_SECONDS = 60.0
@@ -64,6 +65,11 @@ class Tally:
             # What stands between the texts weighs next to nothing then, and they need not be put together.
             return estimate_encoded_tokens(body, self.prompt_bytes)
         return estimate_encoded_tokens(b"".join([*(bytes(text)[1:-1] for text in self.texts), *self.schemas]))
+
+    def opening(self, texts: int | None) -> str:
+        """How the prompt begins: its first `texts` texts (None: all), no more than a prefix takes."""
+        cut = (memoryview(raw)[1:-1][:PREFIX_CHARACTERS] for raw in self.texts[:texts])
+        return prefix_of(str(text, "utf-8", "replace") for text in cut)
 
     def try_text(self, raw: msgspec.Raw) -> bool:
         """Add a JSON string; False, and nothing is added, when it is none."""

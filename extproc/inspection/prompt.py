@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from extproc.inspection.parts import Tally
-from extproc.inspection.request import RequestError
+from extproc.inspection.request import PREFIX_CHARACTERS, RequestError
 
 _TOKEN_IDS = msgspec.json.Decoder(list[int])
 _QUOTE, _BRACKET = b'"['
@@ -17,12 +17,13 @@ _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """How many prompts there are and how big all of them are."""
+    """How many prompts there are, how big all of them are, and how the first begins."""
 
     total: int
     texts: int
     prompt_bytes: int
     prompt_tokens: int
+    prefix: str
 
 
 def read_prompts(raw: msgspec.Raw, field: str, body: bytes) -> Prompts:
@@ -38,7 +39,9 @@ def read_prompts(raw: msgspec.Raw, field: str, body: bytes) -> Prompts:
             token_ids += item
         else:
             tally.try_text(item)
-    return Prompts(len(items), len(tally.texts), tally.prompt_bytes, tally.tokens(body) + token_ids)
+    # Token ids are told apart by how they are written.
+    prefix = tally.opening(1) if tally.texts else str(memoryview(raw)[:PREFIX_CHARACTERS], "utf-8", "replace")
+    return Prompts(len(items), len(tally.texts), tally.prompt_bytes, tally.tokens(body) + token_ids, prefix)
 
 
 def _items(raw: msgspec.Raw, field: str) -> Sequence[msgspec.Raw | int]:

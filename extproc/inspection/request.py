@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from extproc.inspection.target import Operation
@@ -9,6 +11,7 @@ from headgate.policy.model import Protocol
 
 MAX_OUTPUT_TOKENS = 2**31 - 1
 MAX_CHOICES = 128
+PREFIX_CHARACTERS = 1024
 
 
 class RequestError(Exception):
@@ -35,6 +38,9 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
         output_limit_fields: the fields of the body that limit the output.
         are_output_limits_equal: whether each of them says `max_output_tokens`.
         has_output: whether the model generates anything; embeddings do not.
+        session: what the client says its requests belong together by; empty when it says nothing.
+        prompt_prefix: how the prompt begins, as far as it stays the same over the turns of a conversation; JSON's text
+            as it is written.
         choices: completions generated side by side (`n` for each prompt); output tokens count that many times.
         audio_seconds: how long the audio of the prompt is, as far as can be told from its size.
         service_tier: OpenAI's `service_tier`, as sent; "" when absent.
@@ -60,6 +66,18 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     service_tier: str = ""
     fields: frozenset[str] = frozenset()
     stream_options: bytes = b""
+    session: str = ""
+    prompt_prefix: str = ""
+
+
+def prefix_of(texts: Iterable[str]) -> str:
+    """The beginning of a prompt whose first texts these are."""
+    prefix, room = "", PREFIX_CHARACTERS
+    for text in texts:
+        prefix, room = prefix + text[:room], room - len(text)
+        if room <= 0:
+            break
+    return prefix
 
 
 def checked_output_limit(value: int | None, field: str) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from extproc.inspection.chat import MESSAGE_TOKENS
+from extproc.inspection.chat import MESSAGE_TOKENS, USER
 from extproc.inspection.json import decode
 from extproc.inspection.openai import Generating, Limit, build
 from extproc.inspection.parts import Tally
@@ -15,6 +15,7 @@ from extproc.inspection.target import Operation
 class _Item(msgspec.Struct):
     """A message, a tool call, its output, or something newer: whatever text it has counts."""
 
+    role: msgspec.Raw = msgspec.Raw()
     content: msgspec.Raw = msgspec.Raw()
     output: msgspec.Raw = msgspec.Raw()
     arguments: msgspec.Raw = msgspec.Raw()
@@ -39,7 +40,7 @@ def inspect_responses(body: bytes) -> InferenceRequest:
     responses = decode(body, _RESPONSES)
     tally = Tally()
     tally.add_content(responses.instructions, "instructions")
-    messages = _add_input(tally, responses.input)
+    messages, opening = _add_input(tally, responses.input)
     tools = responses.tools or []
     for tool in tools:
         tally.add_json(tool)
@@ -54,13 +55,15 @@ def inspect_responses(body: bytes) -> InferenceRequest:
         tools=len(tools),
         images=tally.images,
         audio_seconds=tally.audio_seconds,
+        prompt_prefix=tally.opening(opening),
     )
 
 
-def _add_input(tally: Tally, raw: msgspec.Raw) -> int:
-    """Add the input; how many items it is."""
+def _add_input(tally: Tally, raw: msgspec.Raw) -> tuple[int, int | None]:
+    """Add the input; how many items it is, and with how many texts the first of the user's ends."""
+    opening = None
     if tally.try_text(raw):
-        return 1
+        return 1, None
     if memoryview(raw)[0] != _BRACKET:
         raise RequestError("'input' has to be text or a list of items.", param="input")
     items = decode(raw, _ITEMS, "input")
@@ -72,4 +75,6 @@ def _add_input(tally: Tally, raw: msgspec.Raw) -> int:
             if value:
                 tally.add_content(value, f"input[{number}].{name}")
         tally.add_json(item.arguments)
-    return len(items)
+        if opening is None and item.role == USER:
+            opening = len(tally.texts)
+    return len(items), opening

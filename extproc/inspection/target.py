@@ -22,6 +22,7 @@ class Operation(StrEnum):
     GENERATE = "generate"
     GENERATE_STREAM = "generate_stream"
     INFER = "infer"
+    STREAM_INFER = "stream_infer"
     METADATA = "metadata"
     OTHER = "other"
 
@@ -45,6 +46,11 @@ class Target(msgspec.Struct, frozen=True):
         """Whether the request runs a model, and so needs a cluster."""
         return self.operation not in (Operation.METADATA, Operation.OTHER)
 
+    @property
+    def is_model_question(self) -> bool:
+        """Whether the body names the model that is asked about, without running it."""
+        return self.operation is Operation.METADATA and self.rest in _KSERVE_MODEL_QUESTIONS
+
     def path_for(self, model: str) -> str:
         """The same Triton path for the model's name on its cluster."""
         return f"/v2/models/{quote(model, safe='')}{self.rest}"
@@ -65,6 +71,21 @@ _TRITON_RUNS = {
     "generate_stream": Operation.GENERATE_STREAM,
     "infer": Operation.INFER,
 }
+STREAM_INFER_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
+_KSERVE_RUNS = {
+    "/inference.GRPCInferenceService/ModelInfer": Operation.INFER,
+    STREAM_INFER_PATH: Operation.STREAM_INFER,
+}
+_KSERVE_MODEL_QUESTIONS = frozenset(
+    f"/inference.GRPCInferenceService/{method}"
+    for method in ("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics")
+)
+_KSERVE_QUESTIONS = _KSERVE_MODEL_QUESTIONS | {
+    *(f"/inference.GRPCInferenceService/Server{what}" for what in ("Live", "Ready", "Metadata")),
+    "/inference.GRPCInferenceService/RepositoryIndex",
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+}
 _TRITON_METADATA = re.compile(r"/v2(?:/health/(?:live|ready))?")
 _HEALTH = re.compile(r"/(?:v1/)?health(?:/(?:live|ready))?|/ping")
 """What vLLM, trtllm-serve and NIM are asked."""
@@ -75,6 +96,8 @@ def parse_target(method: str, path: str) -> Target:
     plain, mark, query = path.partition("?")
     if method == "POST" and plain in _INFERENCE:
         return _INFERENCE[plain]
+    if plain.startswith(("/inference.", "/grpc.")):
+        return _kserve_target(method, plain)
     if match := _TRITON_MODEL.fullmatch(plain):
         return _triton_target(method, match, mark + query)
     if method in ("GET", "HEAD"):
@@ -88,6 +111,13 @@ def parse_target(method: str, path: str) -> Target:
         return Target(Protocol.ANTHROPIC, Operation.OTHER)
     protocol = {"/v1/": Protocol.OPENAI, "/v2/": Protocol.TRITON}.get(plain[:4])
     return Target(protocol, Operation.OTHER)
+
+
+def _kserve_target(method: str, path: str) -> Target:
+    if method == "POST" and path in _KSERVE_RUNS:
+        return Target(Protocol.KSERVE_GRPC, _KSERVE_RUNS[path], rest=path)
+    is_question = method == "POST" and path in _KSERVE_QUESTIONS
+    return Target(Protocol.KSERVE_GRPC, Operation.METADATA if is_question else Operation.OTHER, rest=path)
 
 
 def _triton_target(method: str, match: re.Match[str], query: str) -> Target:

@@ -12,7 +12,7 @@ import msgspec
 
 from extproc.headers import Headers
 from extproc.inspection.json import decode
-from extproc.inspection.request import InferenceRequest, RequestError, checked_output_limit
+from extproc.inspection.request import InferenceRequest, RequestError, checked_output_limit, prefix_of
 from extproc.inspection.target import Operation, Target
 from extproc.tokens import estimate_tokens
 from headgate.policy.model import Protocol
@@ -20,8 +20,9 @@ from headgate.policy.model import Protocol
 TEXT_TENSOR = "text_input"
 LLMAPI_LIMIT_FIELD = "sampling_param_max_tokens"
 OUTPUT_LIMIT_FIELDS = ("max_tokens", LLMAPI_LIMIT_FIELD, "request_output_len")
+MAX_TEXTS = 4096
 _JSON_LENGTH_HEADER = "inference-header-content-length"
-_INTEGER_BYTES = {"INT32": 4, "UINT32": 4, "INT64": 8, "UINT64": 8}
+INTEGER_BYTES = {"INT32": 4, "UINT32": 4, "INT64": 8, "UINT64": 8}
 
 
 class _Generate(msgspec.Struct):
@@ -71,8 +72,10 @@ def inspect_generate(target: Target, body: bytes) -> InferenceRequest:
         "sampling_param_max_tokens": generate.sampling_param_max_tokens,
     }
     stream = target.operation is Operation.GENERATE_STREAM
-    return _request(
-        target,
+    return tensor_request(
+        Protocol.TRITON,
+        target.operation,
+        target.model or "",
         stream=stream or _only(generate.stream) is True or _only(generate.streaming) is True,
         texts=texts,
         limits={name: _one_integer(name, value) for name, value in fields.items() if value is not None},
@@ -89,7 +92,8 @@ def inspect_infer(target: Target, headers: Headers, body: bytes) -> InferenceReq
             texts += _strings(tensor, spans, body)
         elif tensor.name in OUTPUT_LIMIT_FIELDS:
             limits[tensor.name] = _integer(tensor, spans, body)
-    return _request(target, stream=False, texts=texts, limits=limits)
+    model = target.model or ""
+    return tensor_request(Protocol.TRITON, target.operation, model, stream=False, texts=texts, limits=limits)
 
 
 def split_infer(headers: Headers, body: bytes) -> tuple[list[Tensor], dict[str, BinarySpan]]:
@@ -148,40 +152,58 @@ def json_length(headers: Headers, body: bytes) -> int:
     return int(declared)
 
 
-def _request(target: Target, *, stream: bool, texts: list[str], limits: dict[str, int]) -> InferenceRequest:
+def tensor_request(
+    protocol: Protocol,
+    operation: Operation,
+    model: str,
+    *,
+    stream: bool,
+    texts: list[str],
+    limits: dict[str, int],
+    session: str = "",
+) -> InferenceRequest:
+    """What a request comes to whose prompt and output limits have been read from its tensors.
+
+    Raises:
+        RequestError: a limit cannot be one, or two of them differ.
+    """
     for name, value in limits.items():
         checked_output_limit(value, name)
     if len(set(limits.values())) > 1:
         # Which of them counts depends on the model's dialect, and so would the cap.
         raise RequestError(f"{' and '.join(map(repr, limits))} have to be equal.", param=next(iter(limits)))
     return InferenceRequest(
-        protocol=Protocol.TRITON,
-        operation=target.operation,
-        model=target.model or "",
+        protocol=protocol,
+        operation=operation,
+        model=model,
         stream=stream,
         prompt_bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
         prompt_tokens=sum(map(estimate_tokens, texts)),
         max_output_tokens=next(iter(limits.values()), None),
         output_limit_fields=tuple(limits),
         messages=len(texts),
+        session=session,
+        prompt_prefix=prefix_of(texts[:1]),
     )
 
 
 def _strings(tensor: Tensor, spans: dict[str, BinarySpan], body: bytes) -> list[str]:
     if tensor.name in spans:
         span = spans[tensor.name]
-        return _length_prefixed(body[span.start : span.end])
+        return length_prefixed(body[span.start : span.end])
     values = _flat(tensor)
     if not all(isinstance(value, str) for value in values):
         raise RequestError(f"Tensor '{tensor.name}' has to hold strings.", param=tensor.name)
     return [str(value) for value in values]
 
 
-def _length_prefixed(data: bytes) -> list[str]:
+def length_prefixed(data: bytes) -> list[str]:
     """BYTES elements: each a 4-byte little-endian length, then that many bytes."""
     texts: list[str] = []
     position = 0
     while position < len(data):
+        if len(texts) == MAX_TEXTS:
+            raise RequestError(f"Tensor '{TEXT_TENSOR}' has more than {MAX_TEXTS} elements.", param=TEXT_TENSOR)
         size = int.from_bytes(data[position : position + 4], "little")
         position += 4
         if position + size > len(data):
@@ -194,7 +216,7 @@ def _length_prefixed(data: bytes) -> list[str]:
 def _integer(tensor: Tensor, spans: dict[str, BinarySpan], body: bytes) -> int:
     values: list[object]
     if tensor.name in spans:
-        width = _INTEGER_BYTES.get(tensor.datatype, 0)
+        width = INTEGER_BYTES.get(tensor.datatype, 0)
         data = body[spans[tensor.name].start : spans[tensor.name].end]
         is_signed = tensor.datatype.startswith("INT")
         values = [int.from_bytes(data, "little", signed=is_signed)] if width and len(data) == width else []

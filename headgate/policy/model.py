@@ -29,7 +29,16 @@ class Protocol(StrEnum):
 
     OPENAI = "openai"
     TRITON = "triton"
+    KSERVE_GRPC = "kserve_grpc"
     ANTHROPIC = "anthropic"
+
+
+class Affinity(StrEnum):
+    """What keeps requests on one endpoint of a cluster, so that its prefix cache is used again."""
+
+    OFF = "off"
+    SESSION = "session"
+    PREFIX = "prefix"
 
 
 class OpenAiOperation(StrEnum):
@@ -246,6 +255,7 @@ class Cluster:
     capacity: Capacity = field(default_factory=Capacity)
     metrics: tuple[MetricsAddress, ...] = ()
     price: Price = field(default_factory=Price)
+    affinity: Affinity = Affinity.OFF
     backend: Backend | None = None
     sends_priority: bool = False
     asks_for_usage: bool = False

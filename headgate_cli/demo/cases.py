@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from threading import Event
 
 from headgate_cli.demo.client import Answer, Client
+from headgate_cli.demo.kserve import KserveClient
 from headgate_cli.demo.row import Row
 
 PREMIUM, INTERACTIVE, BEST_EFFORT = "demo-acme", "demo-globex", "demo-hobby"
@@ -57,9 +58,9 @@ class Demo:
         if not holds:
             self.failures.append(f"{self.case}: {otherwise}")
 
-    def wait_until(self, metric: str, reached: Callable[[float], bool]) -> bool:
-        """Wait until a metric line of the sidecar has such a value; False if that takes over five seconds."""
-        give_up_at = time.monotonic() + 5.0
+    def wait_until(self, metric: str, reached: Callable[[float], bool], within_seconds: float = 5.0) -> bool:
+        """Wait until a metric line of the sidecar has such a value; False if that takes longer."""
+        give_up_at = time.monotonic() + within_seconds
         while time.monotonic() < give_up_at:
             if reached(self.metric(metric)):
                 return True
@@ -160,6 +161,31 @@ def triton_stream(demo: Demo) -> None:
     demo.check(len(set(moments)) > len(moments) // 2, "the tokens came in one piece")
 
 
+def kserve_infer(demo: Demo) -> None:
+    """NVIDIA's gRPC client runs a model that is no language model."""
+    with KserveClient(demo.client.address) as kserve:
+        answer = kserve.infer(PREMIUM, "sentiment", "What a wonderful day!")
+    demo.note(answer, status=200, cluster="sentiment", verdict="ADMIT", protocol="kserve_grpc")
+    demo.check(answer.body == b"positive", f"the answer is {answer.body!r}")
+
+
+def kserve_stream(demo: Demo) -> None:
+    """Tokens of a gRPC stream arrive one by one, while the client's side is still open."""
+    with KserveClient(demo.client.address) as kserve:
+        answer = kserve.stream(PREMIUM, "assistant", "Count with me.", max_tokens=12)
+    demo.note(answer, status=200, cluster="best", verdict="ADMIT", protocol="kserve_grpc")
+    moments = answer.event_seconds
+    demo.check(len(moments) == 12, f"{len(moments)} tokens came, not 12")
+    demo.check(len(set(moments)) > len(moments) // 2, "the tokens came in one piece")
+
+
+def kserve_refused(demo: Demo) -> None:
+    """A gRPC client is refused with a status of its own protocol."""
+    with KserveClient(demo.client.address) as kserve:
+        answer = kserve.infer(PREMIUM, "no-such-model", "Hello")
+    demo.note(answer, status=404, verdict="REJECT", reason="unknown_model", protocol="kserve_grpc")
+
+
 def after_abort(demo: Demo) -> None:
     """A client that leaves in the middle of a stream gives its slot back at once."""
     body = json.dumps({"text_input": "A long tale.", "max_tokens": 400, "stream": True}).encode()
@@ -224,6 +250,9 @@ CASES: list[Callable[[Demo], None]] = [
     bad_json,
     too_large,
     triton_stream,
+    kserve_infer,
+    kserve_stream,
+    kserve_refused,
     after_abort,
     rate_limited,
 ]

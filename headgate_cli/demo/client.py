@@ -36,9 +36,14 @@ class Answer:
 
 
 class Client:
-    """Sends requests to one Envoy; safe to use from several threads."""
+    """Sends requests to one Envoy; safe to use from several threads.
+
+    Attributes:
+        address: the Envoy's `host:port`.
+    """
 
     def __init__(self, url: str, log: Path) -> None:
+        self.address = url.partition("//")[2]
         self._http = httpx.Client(base_url=url, timeout=60.0, limits=httpx.Limits(max_connections=200), trust_env=False)
         self._log = log
 

@@ -11,6 +11,8 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakers,
     CircuitBreakersThresholds,
     Cluster,
+    ClusterCommonLbConfig,
+    ClusterCommonLbConfigConsistentHashingLbConfig,
     ClusterDiscoveryType,
     ClusterDnsLookupFamily,
     ClusterLbPolicy,
@@ -40,10 +42,11 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 )
 from envoy_data_plane.google.protobuf import Any
 
-from headgate.policy.model import Frontend, Policy
+from extproc.answers import SIDECAR_CLUSTER
+from headgate.policy.model import Affinity, Frontend, Policy, Protocol
 from headgate_cli.render.settings import Address, EnvoySettings
 
-EXTPROC = "headgate_extproc"
+EXTPROC = SIDECAR_CLUSTER
 RATELIMIT = "headgate_ratelimit"
 ACCESSLOG = "headgate_accesslog"
 
@@ -51,14 +54,16 @@ BUFFER_BYTES = 32 * 1024
 """Per connection; what a slow peer can make Envoy hold. Bodies that must be read whole have a limit of their own."""
 
 _NO_LIMIT = 1_000_000
+_PREFIX_BALANCE_PERCENT = 150
+"""How full an endpoint may be against the average before requests with its prefix go on to the next one."""
 _UPSTREAM_IDLE = timedelta(seconds=4)
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def model_clusters(policy: Policy) -> list[Cluster]:
     """One cluster per frontend, in name order."""
-    frontends = (f for cluster in policy.clusters.values() for f in cluster.frontends.values())
-    return [_model_cluster(frontend) for frontend in sorted(frontends, key=lambda f: f.envoy_cluster)]
+    frontends = ((f, cluster.affinity) for cluster in policy.clusters.values() for f in cluster.frontends.values())
+    return [_model_cluster(*frontend) for frontend in sorted(frontends, key=lambda f: f[0].envoy_cluster)]
 
 
 def service_clusters(settings: EnvoySettings) -> list[Cluster]:
@@ -85,15 +90,30 @@ def envoy_address(address: Address) -> EnvoyAddress:
     return EnvoyAddress(socket_address=SocketAddress(address=address.host, port_value=address.port))
 
 
-def _model_cluster(frontend: Frontend) -> Cluster:
+def _model_cluster(frontend: Frontend, affinity: Affinity) -> Cluster:
+    http = _http2() if frontend.protocol is Protocol.KSERVE_GRPC else _http1()
+    cluster = _cluster(frontend.envoy_cluster, frontend.endpoints, http)
+    cluster.outlier_detection = _outlier_detection()
+    if affinity is not Affinity.OFF and len(frontend.endpoints) > 1:
+        cluster.lb_policy = ClusterLbPolicy.MAGLEV
+    if affinity is Affinity.PREFIX and len(frontend.endpoints) > 1:
+        # Half the world may send the same prefix; a session is one client's and stays where it is.
+        bounded = ClusterCommonLbConfigConsistentHashingLbConfig(hash_balance_factor=_PREFIX_BALANCE_PERCENT)
+        cluster.common_lb_config = ClusterCommonLbConfig(consistent_hashing_lb_config=bounded)
+    return cluster
+
+
+def _http1() -> UpstreamHttp:
     # uvicorn, under trtllm-serve, closes a connection that was idle for 5 seconds; a request sent just then is lost.
-    http = UpstreamHttp(
+    return UpstreamHttp(
         common_http_protocol_options=HttpProtocolOptions(idle_timeout=_UPSTREAM_IDLE),
         explicit_http_config=ExplicitHttp(http_protocol_options=Http1ProtocolOptions()),
     )
-    cluster = _cluster(frontend.envoy_cluster, frontend.endpoints, http)
-    cluster.outlier_detection = _outlier_detection()
-    return cluster
+
+
+def _http2() -> UpstreamHttp:
+    # No pings: a gRPC server takes more than one in five minutes for abuse and closes the connection.
+    return UpstreamHttp(explicit_http_config=ExplicitHttp(http2_protocol_options=Http2ProtocolOptions()))
 
 
 def _cluster(name: str, endpoints: tuple[str, ...], http: UpstreamHttp) -> Cluster:

@@ -28,6 +28,8 @@ from envoy_data_plane.envoy.config.route.v3 import (
 )
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
     ExternalProcessor,
+    ExtProcOverrides,
+    ExtProcPerRoute,
     HeaderForwardingRules,
     MetadataOptions,
     MetadataOptionsMetadataNamespaces,
@@ -59,10 +61,11 @@ METADATA = "headgate"
 
 CLUSTER_HEADER = "x-model-cluster"
 HEADER_PREFIX = "x-headgate-"
+EXT_PROC = "envoy.filters.http.ext_proc"
 
 # What ext_proc may write: its stamps and, since Envoy holds a refusal's headers against the same list, those of a
 # refusal. Envoy matches whole names and rejects an expression whose RE2 program is longer than 100 instructions.
-WRITABLE_HEADERS = "x-(model-cluster|(headgate|ratelimit)-.*|should-retry)|content-(length|type)|(retry|www)-.*|:path"
+WRITABLE_HEADERS = "x-(model-cluster|(headgate|ratelimit)-.*|should-retry)|content-.*|(grpc-)?(retry|www)-.*|:path"
 
 
 def http_filter(name: str, config: betterproto2.Message) -> HttpFilter:
@@ -91,7 +94,7 @@ def ext_proc(policy: Policy, settings: EnvoySettings) -> HttpFilter:
     untyped = MetadataOptionsMetadataNamespaces(untyped=[METADATA])
     config = ExternalProcessor(
         grpc_service=grpc_service(EXTPROC),
-        processing_mode=_lease_mode(),
+        processing_mode=_lease_mode(ProcessingModeBodySendMode.BUFFERED),
         message_timeout=derive(policy, settings).message,
         status_on_error=HttpStatus(code=StatusCode.ServiceUnavailable),
         mutation_rules=HeaderMutationRules(disallow_all=True, allow_expression=RegexMatcher(regex=WRITABLE_HEADERS)),
@@ -100,7 +103,15 @@ def ext_proc(policy: Policy, settings: EnvoySettings) -> HttpFilter:
         ),
         metadata_options=MetadataOptions(receiving_namespaces=untyped),
     )
-    return http_filter("envoy.filters.http.ext_proc", config)
+    return http_filter(EXT_PROC, config)
+
+
+def message_by_message() -> ExtProcPerRoute:
+    """For a route of streams both ways: the client may wait for an answer before it says it has sent everything."""
+    mode = _lease_mode(ProcessingModeBodySendMode.FULL_DUPLEX_STREAMED)
+    # Envoy asks for the trailers with this mode.
+    mode.request_trailer_mode = ProcessingModeHeaderSendMode.SEND
+    return ExtProcPerRoute(overrides=ExtProcOverrides(processing_mode=mode))
 
 
 def ratelimit(policy: Policy, settings: EnvoySettings) -> HttpFilter:
@@ -125,12 +136,12 @@ def router() -> HttpFilter:
     return http_filter("envoy.filters.http.router", Router(suppress_envoy_headers=True))
 
 
-def _lease_mode() -> ProcessingMode:
+def _lease_mode(request_body: ProcessingModeBodySendMode) -> ProcessingMode:
     # Response headers are not sent, trailers are asked for: that keeps the stream open to the end of the response
     # at no cost per chunk. Without the trailers Envoy closes the stream of a body-less request once it is decided.
     return ProcessingMode(
         request_header_mode=ProcessingModeHeaderSendMode.SEND,
-        request_body_mode=ProcessingModeBodySendMode.BUFFERED,
+        request_body_mode=request_body,
         request_trailer_mode=ProcessingModeHeaderSendMode.SKIP,
         response_header_mode=ProcessingModeHeaderSendMode.SKIP,
         response_body_mode=ProcessingModeBodySendMode.NONE,

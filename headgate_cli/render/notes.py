@@ -30,6 +30,9 @@ Fails closed: without the sidecar a request is answered 503. The timeout covers 
     "envoy.filters.http.lua": "Counts a stream's events and adds up what Triton says of each.",
     "envoy.access_loggers.http_grpc": "One record per finished request, with all metadata, for the accesslog service.",
     "decided": "Where ext_proc sends a request. The buffer limit here is the longest JSON response.",
+    "undecided_stream": """\
+The same for KServe's gRPC stream, whose client may wait for an answer before it closes its side: the sidecar gets
+the messages as they come, and passes on nothing before it has decided on the first.""",
     "undecided": """\
 Where a request is until ext_proc has decided; if it stays here the answer is 404. The buffer limit here is the
 longest request body. It has to be a route: under a direct_response Envoy ignores the limit.""",

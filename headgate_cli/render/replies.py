@@ -77,8 +77,8 @@ _ANTHROPIC_TYPES = {
 
 
 def local_replies() -> LocalReplyConfig:
-    """The mappers, tried in order: leave JSON alone, then one per status and client format."""
-    mappers = [_rate_limited(), ResponseMapper(filter=_is_json())]
+    """The mappers, tried in order: leave JSON and gRPC alone, then one per status and client format."""
+    mappers = [_rate_limited(), ResponseMapper(filter=_speaks_grpc()), ResponseMapper(filter=_is_json())]
     for reply in _REPLIES:
         mappers.append(_mapper(reply, {"error": reply.message}, _path_begins(TRITON_PATH)))
         anthropic = {"type": _ANTHROPIC_TYPES.get(reply.status, "api_error"), "message": reply.message}
@@ -112,6 +112,12 @@ def _has_status(status: int) -> AccessLogFilter:
     op = ComparisonFilterOp.EQ if status else ComparisonFilterOp.GE
     value = RuntimeUInt32(default_value=status or 400, runtime_key="headgate.local_reply.status")
     return AccessLogFilter(status_code_filter=StatusCodeFilter(comparison=ComparisonFilter(op=op, value=value)))
+
+
+def _speaks_grpc() -> AccessLogFilter:
+    # The text of the reply becomes the grpc-message; Envoy turns the status into gRPC's.
+    kind = HeaderMatcher(name="content-type", string_match=StringMatcher(prefix="application/grpc"))
+    return AccessLogFilter(header_filter=HeaderFilter(header=kind))
 
 
 def _path_begins(prefix: str) -> AccessLogFilter:

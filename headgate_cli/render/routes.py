@@ -16,6 +16,9 @@ from envoy_data_plane.envoy.config.route.v3 import (
     Route,
     RouteAction,
     RouteActionClusterNotFoundResponseCode,
+    RouteActionHashPolicy,
+    RouteActionHashPolicyHeader,
+    RouteActionMaxStreamDuration,
     RouteConfiguration,
     RouteMatch,
     VirtualHost,
@@ -23,8 +26,10 @@ from envoy_data_plane.envoy.config.route.v3 import (
 from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
 from envoy_data_plane.google.protobuf import Any
 
-from headgate.policy.model import ApiKeyIdentity, Policy
-from headgate_cli.render.filters import CLUSTER_HEADER, METADATA
+from extproc.affinity import AFFINITY_HEADER
+from extproc.inspection.target import STREAM_INFER_PATH
+from headgate.policy.model import Affinity, ApiKeyIdentity, Policy, Protocol
+from headgate_cli.render.filters import CLUSTER_HEADER, EXT_PROC, METADATA, message_by_message
 from headgate_cli.render.timeouts import Timeouts
 
 JSON_RESPONSE_BYTES = 64 * 1024 * 1024
@@ -51,8 +56,10 @@ def route_configuration(policy: Policy, timeouts: Timeouts) -> RouteConfiguratio
 
 
 def routes(policy: Policy, timeouts: Timeouts) -> list[Route]:
-    """The two routes: to the cluster ext_proc named, and where a request is before that."""
-    return [_decided(policy, timeouts), _undecided(policy)]
+    """To the cluster ext_proc named, and where a request is before that."""
+    frontends = (frontend for cluster in policy.clusters.values() for frontend in cluster.frontends.values())
+    has_grpc = any(frontend.protocol is Protocol.KSERVE_GRPC for frontend in frontends)
+    return [_decided(policy, timeouts), *([_undecided_stream(policy)] if has_grpc else []), _undecided(policy)]
 
 
 def _decided(policy: Policy, timeouts: Timeouts) -> Route:
@@ -61,11 +68,22 @@ def _decided(policy: Policy, timeouts: Timeouts) -> Route:
         timeout=timedelta(0),
         idle_timeout=timeouts.routed_idle,
         retry_policy=_retry_policy(),
+        hash_policy=_hash_policy(policy),
+        # A gRPC client's own deadline (0: as long as it says), which the model server is told as well.
+        max_stream_duration=RouteActionMaxStreamDuration(grpc_timeout_header_max=timedelta(0)),
     )
     match = RouteMatch(prefix="/", headers=[HeaderMatcher(name=CLUSTER_HEADER, present_match=True)])
     # Despite its name this limits what filters may buffer in both directions; the request has been read by now.
     limit = max(policy.max_body_bytes, JSON_RESPONSE_BYTES)
     return Route(name="decided", match=match, route=action, request_body_buffer_limit=limit)
+
+
+def _undecided_stream(policy: Policy) -> Route:
+    route = _undecided(policy)
+    route.name = "undecided_stream"
+    route.match = RouteMatch(path=STREAM_INFER_PATH)
+    route.typed_per_filter_config = {EXT_PROC: Any.pack(message_by_message())}
+    return route
 
 
 def _undecided(policy: Policy) -> Route:
@@ -81,6 +99,12 @@ def _undecided(policy: Policy) -> Route:
         route=action,
         request_body_buffer_limit=policy.max_body_bytes,
     )
+
+
+def _hash_policy(policy: Policy) -> list[RouteActionHashPolicy]:
+    if all(cluster.affinity is Affinity.OFF for cluster in policy.clusters.values()):
+        return []
+    return [RouteActionHashPolicy(header=RouteActionHashPolicyHeader(header_name=AFFINITY_HEADER))]
 
 
 def _retry_policy() -> RetryPolicy:

@@ -90,4 +90,4 @@ def test_a_cluster_defined_twice_is_found(document: dict[str, Any], policy: Poli
 
 
 def test_a_configuration_without_clusters_lacks_all_of_them(policy: Policy) -> None:
-    assert len(undefined_clusters({}, policy, "envoy.yaml")) == 6
+    assert len(undefined_clusters({}, policy, "envoy.yaml")) == 10

@@ -34,10 +34,13 @@ identities = st.lists(
 @st.composite
 def clusters(draw: st.DrawFn) -> dict[str, Any]:
     def frontend(protocol: str) -> dict[str, Any]:
-        return {"protocol": protocol, "model": "m", "endpoints": draw(endpoints)}
+        described = {"protocol": protocol, "model": "m", "endpoints": draw(endpoints)}
+        has_grpc = protocol == "triton" and draw(st.booleans())
+        return described | {"grpc_endpoints": draw(endpoints)} if has_grpc else described
 
     protocols = draw(st.lists(st.sampled_from(["openai", "triton"]), min_size=1, unique=True))
-    return {"frontends": [frontend(protocol) for protocol in protocols]}
+    affinity = draw(st.sampled_from(["off", "session", "prefix"]))
+    return {"frontends": [frontend(protocol) for protocol in protocols], "affinity": affinity}
 
 
 @st.composite
@@ -171,3 +174,41 @@ def test_reading_streams_can_be_left_out(policy: Policy) -> None:
         "envoy.filters.http.sse_to_metadata",
         "envoy.filters.http.lua",
     }
+
+
+def test_only_clusters_with_something_to_choose_from_and_a_reason_are_hashed() -> None:
+    two, one = '["10.0.0.1:1", "10.0.0.2:1"]', '["10.0.0.1:1"]'
+    clusters = {
+        "by_session": f"{{protocol: openai, model: m, endpoints: {two}, affinity: session}}",
+        "by_prefix": f"{{protocol: openai, model: m, endpoints: {two}, affinity: prefix}}",
+        "alone": f"{{protocol: openai, model: m, endpoints: {one}, affinity: session}}",
+        "off": f"{{protocol: openai, model: m, endpoints: {two}}}",
+        "named": f"{{protocol: openai, model: m, endpoints: {two}}}",
+    }
+    text = POLICY.split("clusters:")[0] + "clusters:\n" + "".join(f"  {k}: {v}\n" for k, v in clusters.items())
+    rendered = bootstrap(load_policy(text.encode(), "policy.yaml"), EnvoySettings())
+
+    hashed = {name: cluster["lb_policy"] for name, cluster in _clusters(rendered).items() if name in clusters}
+    assert hashed == {
+        "by_session": "MAGLEV",
+        "by_prefix": "MAGLEV",
+        "alone": "LEAST_REQUEST",
+        "off": "LEAST_REQUEST",
+        "named": "LEAST_REQUEST",
+    }
+    bounded = {name for name, cluster in _clusters(rendered).items() if "common_lb_config" in cluster}
+    assert bounded == {"by_prefix"}
+
+
+def test_only_grpcs_stream_is_read_message_by_message() -> None:
+    text = POLICY.replace(
+        'endpoints: ["10.0.0.1:1", "[::1]:2"]', 'endpoints: ["10.0.0.1:1"], grpc_endpoints: ["10.0.0.1:3"]'
+    )
+    rendered = bootstrap(load_policy(text.encode(), "policy.yaml"), EnvoySettings())
+
+    (routes,) = _values(rendered, "routes")
+    assert [route["name"] for route in routes] == ["decided", "undecided_stream", "undecided"]
+    assert routes[1]["match"] == {"path": "/inference.GRPCInferenceService/ModelStreamInfer"}
+    assert set(_values(routes[1], "request_body_mode")) == {"FULL_DUPLEX_STREAMED"}
+    assert sorted(_values(rendered, "request_body_mode")) == ["BUFFERED", "FULL_DUPLEX_STREAMED"]
+    assert "literal.kserve_grpc" in _clusters(rendered)

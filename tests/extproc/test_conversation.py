@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from extproc.desk import AdmissionDesk
+from extproc.inspection.grpc_frames import framed
+from extproc.inspection.target import STREAM_INFER_PATH
 from extproc.service import ExtProcService
 from extproc.signals import ClusterSignals
 from headgate.pb import ext_proc_pb2 as pb
+from headgate.policy.load import load_policy
 from headgate.policy.model import Capacity, Policy, Queue, Rung
 from headgate.store import LeaseRequest, Scope, TakeOutcome
 from headgate.store.memory import MemoryStore
@@ -38,6 +41,7 @@ class Stream:
         self.sent = 0
         self.replies: list[pb.ProcessingResponse] = []
         self.is_open = True
+        self.is_paused = False
         self.status: StatusCode | None = None
         self._conversation: Conversation | None = None
         self._conversation = service.open(self)
@@ -57,10 +61,10 @@ class Stream:
             self._end_conversation()
 
     def pause(self) -> None:
-        raise AssertionError
+        self.is_paused = True
 
     def resume(self) -> None:
-        raise AssertionError
+        self.is_paused = False
 
     def on_drained(self, listener: Callable[[], None]) -> None:
         raise AssertionError
@@ -351,6 +355,52 @@ async def test_messages_that_come_while_the_store_makes_up_its_mind_are_answered
     phases = [reply.WhichOneof("response") for reply in stream.replies]
     assert phases == ["request_headers", "request_body", "request_body", "response_trailers"]
     assert stream.is_admitted
+
+
+async def test_while_a_question_is_open_envoy_is_asked_to_send_no_more(small: Policy) -> None:
+    house = House(small, is_late=True)
+    stream = house.open("acme")
+    stream.ask(headers("acme"))
+    stream.ask(body())
+    assert not stream.is_paused
+
+    stream.ask(body())
+    assert stream.is_paused
+    await turns()
+
+    assert not stream.is_paused
+
+
+STREAMING = b"""
+apiVersion: headgate/v1
+identity: [{anonymous: {tenant: acme}}]
+tenants: {acme: {tier: premium}}
+tiers: {premium: {priority: 0, concurrency: {tenant: 1}}}
+models: {m: {routes: [{cluster: c}]}}
+clusters: {c: {protocol: triton, model: m, endpoints: ["h:8000"], grpc_endpoints: ["h:8001"]}}
+"""
+
+
+async def test_draining_leaves_an_open_grpc_stream_its_sidecar() -> None:
+    house = House(load_policy(STREAMING, "policy.yaml"))
+    stream = house.open("acme")
+    first = headers("acme")
+    first.request_headers.headers.headers[1].raw_value = STREAM_INFER_PATH.encode()
+    first.protocol_config.request_body_mode = pb.ProcessingMode.FULL_DUPLEX_STREAMED
+    message = framed(b"\n\x01m")
+    stream.ask(first)
+    for piece in (message[:2], message[2:], message):
+        stream.ask(pb.ProcessingRequest(request_body=pb.HttpBody(body=piece)))
+    assert [reply.WhichOneof("response") for reply in stream.replies] == ["request_headers"] + ["request_body"] * 2
+    assert house.held == 1
+
+    house.service.drain()
+    stream.ask(pb.ProcessingRequest(request_body=pb.HttpBody(body=message)))
+
+    assert stream.is_open
+    assert stream.replies[-1].request_body.response.body_mutation.streamed_response.body == message
+    stream.end()
+    assert house.held == 0
 
 
 def depart(stream: Stream, how: str) -> None:

@@ -270,7 +270,7 @@ def test_without_an_anonymous_tenant_nobody_comes_in_unnamed(policy: Policy, sig
         (headers("hobby", content_length="65537"), 413, "body_too_large"),
         (headers(path="/v2/models/nope/generate"), 404, "unknown_model"),
         (headers(path="/v2/models/nope/config"), 404, "unknown_model"),
-        (headers(content_encoding="gzip"), 415, "bad_request"),
+        (headers(content_encoding="br"), 415, "bad_request"),
         (headers(is_end=True), 400, "bad_request"),
         (asking("/v1/models/nope"), 404, "unknown_model"),
     ],

@@ -60,7 +60,7 @@ def test_triton_clients_get_tritons_error_and_unknown_ones_openais(refused: Refu
 
 @pytest.mark.parametrize("refused", EVERY_REFUSAL, ids=lambda refused: refused.reason)
 def test_headers_say_why_and_promise_a_retry_only_where_one_can_help(refused: Refusal) -> None:
-    headers = refused.headers
+    headers = refused.headers(None)
 
     assert headers["content-type"] == "application/json"
     assert headers["x-headgate-decision"] == f"reject; reason={refused.reason}"
@@ -80,25 +80,33 @@ def test_headers_say_why_and_promise_a_retry_only_where_one_can_help(refused: Re
     ],
 )
 def test_retry_after_rounds_up_and_is_never_zero(wait_seconds: float, seconds: str, milliseconds: str) -> None:
-    headers = refusal.contended(Scope.CLUSTER, wait_seconds).headers
+    headers = refusal.contended(Scope.CLUSTER, wait_seconds).headers(Protocol.OPENAI)
 
     assert (headers["retry-after"], headers["retry-after-ms"]) == (seconds, milliseconds)
 
 
 def test_nobody_is_told_to_wait_longer_than_openais_client_does() -> None:
-    assert refusal.contended("queue_too_long", 3600.0).headers["retry-after-ms"] == "120000"
+    assert refusal.contended("queue_too_long", 3600.0).headers(None)["retry-after-ms"] == "120000"
 
 
 def test_a_client_for_whom_there_will_never_be_room_is_told_not_to_retry() -> None:
-    headers = refusal.contended(Scope.TENANT, None).headers
+    headers = refusal.contended(Scope.TENANT, None).headers(Protocol.OPENAI)
 
     assert headers["x-should-retry"] == "false"
     assert "retry-after" not in headers
 
 
+def test_a_grpc_client_for_whom_there_will_never_be_room_is_told_never_to_retry() -> None:
+    headers = refusal.contended(Scope.TENANT, None).headers(Protocol.KSERVE_GRPC)
+
+    assert headers["grpc-retry-pushback-ms"] == "-1"
+    assert not {"retry-after", "x-should-retry"} & headers.keys()
+
+
 @pytest.mark.parametrize("refused", EVERY_REFUSAL, ids=lambda refused: refused.reason)
 def test_where_a_retry_can_help_or_nobody_would_try_one_nothing_is_said_about_it(refused: Refusal) -> None:
-    assert "x-should-retry" not in refused.headers
+    assert "x-should-retry" not in refused.headers(Protocol.OPENAI)
+    assert refused.headers(Protocol.KSERVE_GRPC).get("grpc-retry-pushback-ms") != "-1"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +116,7 @@ def test_where_a_retry_can_help_or_nobody_would_try_one_nothing_is_said_about_it
         (401, StatusCode.UNAUTHENTICATED),
         (404, StatusCode.NOT_FOUND),
         (413, StatusCode.RESOURCE_EXHAUSTED),
-        (415, StatusCode.INVALID_ARGUMENT),
+        (415, StatusCode.UNIMPLEMENTED),
         (418, StatusCode.UNKNOWN),
     ],
 )
@@ -121,11 +129,20 @@ def test_a_grpc_client_told_to_come_back_sees_resource_exhausted_or_unavailable(
     assert refusal.unavailable("shutting_down", "Bye.").grpc_status is StatusCode.UNAVAILABLE
 
 
+@pytest.mark.parametrize("refused", EVERY_REFUSAL, ids=lambda refused: refused.reason)
+def test_a_grpc_client_gets_the_bare_message_and_its_own_retry_header(refused: Refusal) -> None:
+    headers = refused.headers(Protocol.KSERVE_GRPC)
+
+    assert refused.body(Protocol.KSERVE_GRPC) == refused.message.encode()
+    assert not {"content-type", "retry-after-ms"} & headers.keys()
+    assert ("grpc-retry-pushback-ms" in headers) == (refused.status in (429, 503))
+
+
 @pytest.mark.parametrize("scope", Scope)
 def test_a_scope_is_the_reason_by_the_same_word(scope: Scope) -> None:
     refused = refusal.contended(scope, 1.0)
 
-    assert refused.headers["x-headgate-decision"] == f"reject; reason={scope.value}"
+    assert refused.headers(None)["x-headgate-decision"] == f"reject; reason={scope.value}"
     assert json.loads(refused.body(None))["error"]["code"] == (
         "concurrency_limit_exceeded" if scope is Scope.TENANT else "server_is_overloaded"
     )
@@ -160,7 +177,7 @@ def test_the_openai_client_raises_the_error_of_the_status_and_reads_its_code(
 ) -> None:
     response = Response(
         refused.status,
-        headers=refused.headers,
+        headers=refused.headers(Protocol.OPENAI),
         content=refused.body(Protocol.OPENAI),
         request=Request("POST", "http://gateway/v1/chat/completions"),
     )

@@ -9,7 +9,17 @@ from google.protobuf.json_format import MessageToDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.events import BodyReceived, Continue, Forward, HeadersReceived, OtherReceived, Phase, Reply, Respond
+from extproc.events import (
+    BodyReceived,
+    Continue,
+    Forward,
+    HeadersReceived,
+    OtherReceived,
+    Phase,
+    Reply,
+    Respond,
+    SendBody,
+)
 from extproc.wire import build_response, parse_request
 from headgate.pb import ext_proc_pb2 as pb
 from headgate.transport import RpcError, StatusCode
@@ -49,6 +59,20 @@ def test_headers_are_read_by_raw_value_or_value_in_any_case(is_end: bool) -> Non
     assert event.is_end is is_end
     names = (":path", "x-plain", "x-both", "x-twice", "x-empty", "x-bytes")
     assert [event.headers.get(name) for name in names] == ["/v1/models", "v", "raw", "1,2", "", "a\ufffdb"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_duplex"),
+    [("NONE", False), ("BUFFERED", False), ("STREAMED", False), ("FULL_DUPLEX_STREAMED", True)],
+)
+def test_the_first_message_tells_whether_the_body_comes_in_pieces(mode: str, is_duplex: bool) -> None:
+    request = pb.ProcessingRequest.FromString(headers_message())
+    request.protocol_config.request_body_mode = pb.ProcessingMode.BodySendMode.Value(mode)
+
+    event = parse_request(request.SerializeToString())
+
+    assert isinstance(event, HeadersReceived)
+    assert event.is_duplex is is_duplex
 
 
 @pytest.mark.parametrize(("body", "is_end"), [(b"", True), (b"\x00\xff{}", True), (b"part", False)])
@@ -201,3 +225,19 @@ def test_every_status_is_one_envoy_knows(status: int) -> None:
 
     assert response.immediate_response.status.code == status
     assert pb.StatusCode.Name(response.immediate_response.status.code)
+
+
+@pytest.mark.parametrize(("body", "is_end"), [(b"", True), (b"\0\0", False), (b"x" * 100_000, True)])
+def test_a_piece_of_a_body_is_sent_on(body: bytes, is_end: bool) -> None:
+    response = pb.ProcessingResponse.FromString(build_response(SendBody(body, is_end)))
+
+    streamed = response.request_body.response.body_mutation.streamed_response
+    assert (streamed.body, streamed.end_of_stream) == (body, is_end)
+
+
+def test_a_header_that_does_not_go_on_is_named() -> None:
+    reply = Forward(phase=Phase.REQUEST_BODY, set_headers={"x-a": "1"}, remove_headers=("content-encoding",))
+    mutation = pb.ProcessingResponse.FromString(build_response(reply)).request_body.response.header_mutation
+
+    assert list(mutation.remove_headers) == ["content-encoding"]
+    assert [option.header.key for option in mutation.set_headers] == ["x-a"]

@@ -118,6 +118,7 @@ class Script:
             frontend=frontend,
             max_output_tokens=chance.choice([None, asked, 3 if asked is None else min(3, asked)]),
             charged_tokens=0,
+            prompt_tokens=request.prompt_tokens,
             is_degraded=False,
             reason="",
             priority=chance.randrange(5),

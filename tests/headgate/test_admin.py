@@ -75,7 +75,7 @@ async def test_the_policy_is_shown_by_names(admin: httpx.AsyncClient) -> None:
     assert shown["models"]["assistant"]["routes"][3] == {"when": None, "cluster": "standard"}
     assert shown["models"]["assistant"]["degrade"] == ["fast"]
     assert shown["clusters"]["fast"] == {
-        "frontends": {"triton": ["127.0.0.1:8000"], "openai": ["127.0.0.1:8011"]},
+        "frontends": {"triton": ["127.0.0.1:8000"], "openai": ["127.0.0.1:8011"], "kserve_grpc": ["127.0.0.1:8001"]},
         "capacity": {"requests": 64, "tokens": None, "prompt_tokens_per_minute": None},
     }
 

@@ -147,3 +147,21 @@ def test_nothing_is_said_to_a_request_that_is_let_through() -> None:
     request = RateLimitRequest(domain="headgate", descriptors=(Descriptor(entries=()),))
 
     assert refusal(request, Verdict(Code.OK, (Status(),))) is None
+
+
+def test_a_grpc_client_gets_a_plain_message_and_its_own_retry_header() -> None:
+    answer = refused(status(), protocol="kserve_grpc")
+
+    assert answer.body.startswith(b"Rate limit reached for tenant acme")
+    assert dict(answer.headers) == {
+        "retry-after": "12",
+        "grpc-retry-pushback-ms": "12000",
+        "x-headgate-decision": "reject; reason=requests_per_minute",
+    }
+
+
+@pytest.mark.parametrize("spent", [status(limit=10, hits=11), status(name="tokens_per_minute")])
+def test_a_grpc_client_is_told_never_to_retry_where_openais_is(spent: Status) -> None:
+    answer = refused(spent, protocol="kserve_grpc")
+
+    assert dict(answer.headers)["grpc-retry-pushback-ms"] == "-1"

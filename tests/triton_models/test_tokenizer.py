@@ -10,7 +10,7 @@ from stand_in import tokenizer
 INT32_MAX = 2**31 - 1
 
 
-@given(st.text(st.characters() | st.sampled_from("  aB\n"), max_size=200))
+@given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("  aB\n"), max_size=200))
 def test_decoding_gives_the_text_back(text):
     assert tokenizer.decode(tokenizer.encode(text.encode())) == text
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from headgate.policy.model import (
     DEFAULT_OPERATIONS,
+    Affinity,
     Backend,
     Capacity,
     Cluster,
@@ -21,7 +22,9 @@ from headgate.policy.model import (
 from headgate.policy.node import Node, optional_integer
 
 _FRONTEND = ("protocol", "model", "endpoints")
-_OPTIONAL = ("operations",)
+_GRPC = "grpc_endpoints"
+_OPTIONAL = ("operations", _GRPC)
+_CLUSTER = ("frontends", "capacity", "metrics", "price", "affinity", "backend", "send_priority", "ask_for_usage")
 _TAKES_PRIORITY = (Backend.TRTLLM, Backend.VLLM)
 _ENDPOINT = r"(?:[A-Za-z0-9_.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}"
 _METRICS = rf"grpc://{_ENDPOINT}|{_ENDPOINT}(?:/[!-~]*)?"
@@ -29,7 +32,7 @@ _METRICS_FORMS = "host:port, host:port/path or grpc://host:port"
 
 
 class _FrontendProtocol(StrEnum):
-    """What a frontend's `protocol` may say; Anthropic's API is one more operation of OpenAI's."""
+    """What a frontend's `protocol` may say; Anthropic's API is an operation of OpenAI's, gRPC a port of Triton's."""
 
     OPENAI = Protocol.OPENAI
     TRITON = Protocol.TRITON
@@ -37,9 +40,7 @@ class _FrontendProtocol(StrEnum):
 
 def read_cluster(name: str, node: Node) -> Cluster:
     """One cluster. Its frontend stands in place when it is the only one."""
-    fields = node.fields(
-        *_FRONTEND, *_OPTIONAL, "frontends", "capacity", "metrics", "price", "backend", "send_priority", "ask_for_usage"
-    )
+    fields = node.fields(*_FRONTEND, *_OPTIONAL, *_CLUSTER)
     frontends = _in_place(name, node, fields) if "frontends" not in fields else _listed(name, fields)
     backend = fields["backend"].choice(Backend) if "backend" in fields else None
     return Cluster(
@@ -48,6 +49,7 @@ def read_cluster(name: str, node: Node) -> Cluster:
         capacity=_capacity(fields["capacity"]) if "capacity" in fields else Capacity(),
         metrics=_metrics(fields["metrics"]) if "metrics" in fields else (),
         price=_price(fields["price"]) if "price" in fields else Price(),
+        affinity=(fields["affinity"].choice(Affinity) if "affinity" in fields else None) or Affinity.OFF,
         backend=backend,
         sends_priority=_send_priority(fields["send_priority"], backend) if "send_priority" in fields else False,
         asks_for_usage=fields["ask_for_usage"].boolean() if "ask_for_usage" in fields else False,
@@ -63,7 +65,7 @@ def _send_priority(node: Node, backend: Backend | None) -> bool:
 
 def _in_place(cluster: str, node: Node, fields: Mapping[str, Node]) -> dict[Protocol, Frontend]:
     frontend = _frontend(cluster, node, fields)
-    return {frontend.protocol: frontend} if frontend else {}
+    return {frontend.protocol: frontend, **_over_grpc(cluster, frontend, fields)} if frontend else {}
 
 
 def _listed(cluster: str, fields: Mapping[str, Node]) -> dict[Protocol, Frontend]:
@@ -71,17 +73,20 @@ def _listed(cluster: str, fields: Mapping[str, Node]) -> dict[Protocol, Frontend
         if key in fields:
             fields[key].report("stands in each of the frontends, not beside them")
     frontends: dict[Protocol, Frontend] = {}
+    over_grpc: dict[Protocol, Frontend] = {}
     for element in fields["frontends"].elements(empty="names no frontend"):
-        frontend = _frontend(cluster, element, element.fields(*_FRONTEND, *_OPTIONAL))
+        keys = element.fields(*_FRONTEND, *_OPTIONAL)
+        frontend = _frontend(cluster, element, keys)
         if frontend is None:
             continue
         if frontend.protocol in frontends:
             element.report(f"the cluster has a frontend for {frontend.protocol} already")
         frontends[frontend.protocol] = frontend
+        over_grpc |= _over_grpc(cluster, frontend, keys)
     if len(frontends) < 2:
-        return frontends
+        return frontends | over_grpc
     # Two APIs of one pool are two clusters to Envoy, which knows an upstream by its ports.
-    return {p: replace(f, envoy_cluster=f"{cluster}.{p}") for p, f in frontends.items()}
+    return {p: replace(f, envoy_cluster=f"{cluster}.{p}") for p, f in frontends.items()} | over_grpc
 
 
 def _frontend(cluster: str, node: Node, fields: Mapping[str, Node]) -> Frontend | None:
@@ -96,6 +101,18 @@ def _frontend(cluster: str, node: Node, fields: Mapping[str, Node]) -> Frontend 
     return Frontend(
         protocol=Protocol(spoken), model=model, endpoints=addresses, envoy_cluster=cluster, operations=operations
     )
+
+
+def _over_grpc(cluster: str, frontend: Frontend, fields: Mapping[str, Node]) -> dict[Protocol, Frontend]:
+    """The same model over KServe's gRPC, where the frontend names endpoints for it."""
+    if _GRPC not in fields:
+        return {}
+    if frontend.protocol is not Protocol.TRITON:
+        fields[_GRPC].report(f"belongs to a frontend of protocol {Protocol.TRITON}")
+    endpoints = tuple(_endpoint(endpoint) for endpoint in fields[_GRPC].elements(empty="names no endpoint"))
+    grpc = Protocol.KSERVE_GRPC
+    over_grpc = Frontend(protocol=grpc, model=frontend.model, endpoints=endpoints, envoy_cluster=f"{cluster}.{grpc}")
+    return {grpc: over_grpc}
 
 
 def _operations(node: Node, spoken: _FrontendProtocol | None) -> frozenset[str]:

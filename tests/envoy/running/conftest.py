@@ -45,6 +45,7 @@ models: {{assistant: {{routes: [{{cluster: standard}}]}}}}
 clusters:
   standard: {{protocol: openai, model: m, endpoints: ["127.0.0.1:{standard}"]}}
   best: {{protocol: triton, model: m, endpoints: ["127.0.0.1:{best}"]}}
+  shared: {{protocol: openai, model: m, endpoints: ["127.0.0.1:{standard}", "127.0.0.1:{best}"], affinity: session}}
   absent: {{protocol: openai, model: m, endpoints: ["127.0.0.1:{absent}"]}}
   half: {{protocol: openai, model: m, endpoints: ["127.0.0.1:{absent}", "127.0.0.1:{standard}"]}}
 """

@@ -22,17 +22,17 @@ def read(**fields: Any) -> InferenceRequest:
 
 
 @pytest.mark.parametrize(
-    ("value", "prompt_bytes", "prompt_tokens", "messages"),
+    ("value", "prompt_bytes", "prompt_tokens", "messages", "prompt_prefix"),
     [
-        ("Hello", 5, estimate_tokens("Hello"), 1),
-        ("", 0, 0, 1),
-        (["Hello", "Bye"], 8, estimate_tokens("HelloBye"), 2),
-        ([1, 2, 3], 0, 3, 1),
-        ([[1, 2, 3], [4]], 0, 4, 2),
+        ("Hello", 5, estimate_tokens("Hello"), 1, "Hello"),
+        ("", 0, 0, 1, ""),
+        (["Hello", "Bye"], 8, estimate_tokens("HelloBye"), 2, "Hello"),
+        ([1, 2, 3], 0, 3, 1, "[1, 2, 3]"),
+        ([[1, 2, 3], [4]], 0, 4, 2, "[[1, 2, 3], [4]]"),
     ],
 )
 def test_the_input_is_text_token_ids_or_a_list_of_either(
-    value: object, prompt_bytes: int, prompt_tokens: int, messages: int
+    value: object, prompt_bytes: int, prompt_tokens: int, messages: int, prompt_prefix: str
 ) -> None:
     assert read(input=value, encoding_format="base64", dimensions=8) == InferenceRequest(
         protocol=Protocol.OPENAI,
@@ -42,6 +42,7 @@ def test_the_input_is_text_token_ids_or_a_list_of_either(
         prompt_tokens=prompt_tokens,
         has_output=False,
         messages=messages,
+        prompt_prefix=prompt_prefix,
         fields=frozenset({"model"}),
     )
 

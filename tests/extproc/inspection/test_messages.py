@@ -25,7 +25,7 @@ def read(**fields: Any) -> InferenceRequest:
 
 
 def test_a_message_is_read_whole() -> None:
-    request = read(system="Be brief.", stream=True, tools=[TOOL], temperature=0.5)
+    request = read(system="Be brief.", stream=True, tools=[TOOL], temperature=0.5, metadata={"user_id": "someone"})
 
     text = "Be brief.Hello" + json.dumps(TOOL)
     assert request == InferenceRequest(
@@ -40,7 +40,23 @@ def test_a_message_is_read_whole() -> None:
         messages=1,
         tools=1,
         fields=frozenset({"model", "max_tokens", "temperature"}),
+        session="someone",
+        prompt_prefix="Be brief.Hello",
     )
+
+
+def test_a_conversation_begins_with_the_same_prefix_at_every_turn() -> None:
+    opening = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]
+    answer = [{"role": "assistant", "content": "Hi."}, {"role": "user", "content": "Thanks."}]
+
+    first, second = read(system="Be brief.", messages=opening), read(system="Be brief.", messages=opening + answer)
+
+    assert first.prompt_prefix == second.prompt_prefix == "Be brief.Hello"
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"user_id": None}, {"anything": 1}])
+def test_without_a_users_id_there_is_no_session(metadata: object) -> None:
+    assert read(metadata=metadata).session == ""
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,8 @@ def test_a_chat_is_read_whole() -> None:
         output_limit_fields=("max_tokens",),
         choices=2,
         messages=1,
+        session="u",
+        prompt_prefix=HELLO,
         fields=frozenset({"model", "max_tokens", "temperature"}),
     )
 
@@ -361,3 +363,30 @@ def test_one_changed_byte_is_still_a_request_or_a_request_error(prefix: int, byt
     request = attempt(CHAT, bytes(body))
 
     assert request is None or request.messages == 1
+
+
+# what requests belong together by
+
+
+@pytest.mark.parametrize(
+    ("fields", "session"),
+    [({}, ""), ({"user": "u"}, "u"), ({"prompt_cache_key": "k", "user": "u"}, "k"), ({"user": None}, "")],
+)
+def test_a_session_is_the_cache_key_or_else_the_user(fields: dict[str, object], session: str) -> None:
+    assert read_chat(**fields).session == session
+    assert read_completion(**fields).session == session
+
+
+def test_a_conversation_begins_with_the_same_prefix_at_every_turn() -> None:
+    opening = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": HELLO}]
+    answer = [{"role": "assistant", "content": "An assistant."}, {"role": "user", "content": "Thanks."}]
+
+    first, second = read_chat(messages=opening), read_chat(messages=opening + answer)
+
+    assert first.prompt_prefix == second.prompt_prefix == "Be brief." + HELLO
+
+
+def test_a_prefix_is_no_longer_than_it_has_to_be() -> None:
+    assert read_chat(messages=[{"role": "user", "content": "x" * 5000}]).prompt_prefix == "x" * 1024
+    assert read_completion(prompt="x" * 5000).prompt_prefix == "x" * 1024
+    assert read_completion(prompt=[1, 2, 3]).prompt_prefix == "[1, 2, 3]"

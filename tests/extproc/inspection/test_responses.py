@@ -39,7 +39,22 @@ def test_a_response_is_read_whole() -> None:
         tools=1,
         service_tier="flex",
         fields=frozenset({"model", "max_output_tokens", "service_tier"}),
+        prompt_prefix="Be brief.Hello",
     )
+
+
+def test_a_conversation_begins_with_the_same_prefix_at_every_turn() -> None:
+    opening = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+    answer = [{"role": "assistant", "content": "Hi."}, {"role": "user", "content": "Thanks."}]
+
+    first, second = read(input=opening), read(input=opening + answer)
+
+    assert first.prompt_prefix == second.prompt_prefix == "Be brief.Hello"
+
+
+def test_a_session_is_the_cache_key_or_else_the_user() -> None:
+    assert read(user="u").session == "u"
+    assert read(user="u", prompt_cache_key="k").session == "k"
 
 
 @pytest.mark.parametrize(

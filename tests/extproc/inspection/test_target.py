@@ -55,6 +55,34 @@ def test_tritons_inference_paths_name_the_model(path: str, target: Target) -> No
     assert target.is_inference
 
 
+SERVICE = "/inference.GRPCInferenceService"
+
+
+@pytest.mark.parametrize(
+    ("path", "operation", "is_model_question"),
+    [
+        (f"{SERVICE}/ModelInfer", Operation.INFER, False),
+        (f"{SERVICE}/ModelStreamInfer", Operation.STREAM_INFER, False),
+        (f"{SERVICE}/ServerLive", Operation.METADATA, False),
+        (f"{SERVICE}/RepositoryIndex", Operation.METADATA, False),
+        (f"{SERVICE}/ModelReady", Operation.METADATA, True),
+        (f"{SERVICE}/ModelConfig", Operation.METADATA, True),
+        ("/grpc.health.v1.Health/Check", Operation.METADATA, False),
+        ("/grpc.health.v1.Health/Watch", Operation.METADATA, False),
+        (f"{SERVICE}/RepositoryModelLoad", Operation.OTHER, False),
+        (f"{SERVICE}/", Operation.OTHER, False),
+        ("/inference.Other/ModelInfer", Operation.OTHER, False),
+        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Operation.OTHER, False),
+    ],
+)
+def test_kserves_methods_are_paths(path: str, operation: Operation, is_model_question: bool) -> None:
+    target = parse_target("POST", path)
+
+    assert target == Target(Protocol.KSERVE_GRPC, operation, None, path)
+    assert target.is_model_question is is_model_question
+    assert parse_target("GET", path).operation is Operation.OTHER
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize(
     ("path", "target"),

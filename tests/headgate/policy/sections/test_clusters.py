@@ -6,7 +6,17 @@ from collections.abc import Callable
 
 import pytest
 
-from headgate.policy.model import Backend, Capacity, Cluster, Frontend, MetricsAddress, Policy, Price, Protocol
+from headgate.policy.model import (
+    Affinity,
+    Backend,
+    Capacity,
+    Cluster,
+    Frontend,
+    MetricsAddress,
+    Policy,
+    Price,
+    Protocol,
+)
 
 Accepted = Callable[[str, str], Policy]
 Refused = Callable[[str, str], list[str]]
@@ -185,6 +195,14 @@ def test_a_single_listed_frontend_keeps_the_name_of_its_cluster(accepted: Accept
             ["policy.yaml:16 clusters.big.frontends[1]: the cluster has a frontend for openai already"],
         ),
         (
+            f"{{{IN_PLACE}, grpc_endpoints: ['127.0.0.1:8001']}}",
+            ["policy.yaml:13 clusters.big.grpc_endpoints: belongs to a frontend of protocol triton"],
+        ),
+        (
+            f"{{{IN_PLACE}, affinity: sometimes}}",
+            ["policy.yaml:13 clusters.big.affinity: has to be one of off, session, prefix, not 'sometimes'"],
+        ),
+        (
             f"\n    frontends:\n      - {LISTED}\n      - {{protocol: grpc, model: llama, endpoints: [a:1]}}",
             ["policy.yaml:16 clusters.big.frontends[1].protocol: has to be one of openai, triton, not 'grpc'"],
         ),
@@ -201,6 +219,35 @@ def test_a_cluster_name_is_held_to_what_envoy_and_the_metrics_take(refused: Refu
             "the first a letter or a digit"
         )
     ]
+
+
+TRITON = "protocol: triton, model: m, endpoints: ['triton:8000'], grpc_endpoints: ['triton:8001', 'triton2:8001']"
+
+
+def test_a_tritons_grpc_is_a_cluster_of_its_own_to_envoy(accepted: Accepted) -> None:
+    cluster = accepted(BIG, f"  big: {{{TRITON}}}").clusters["big"]
+
+    grpc = Protocol.KSERVE_GRPC
+    assert cluster.frontends[Protocol.TRITON].envoy_cluster == "big"
+    assert cluster.frontends[grpc] == Frontend(
+        protocol=grpc, model="m", endpoints=("triton:8001", "triton2:8001"), envoy_cluster="big.kserve_grpc"
+    )
+
+
+def test_a_listed_frontend_may_have_grpc_as_well(accepted: Accepted) -> None:
+    frontends = accepted(BIG, f"  big: {{frontends: [{{{TRITON}}}, {LISTED}]}}").clusters["big"].frontends
+
+    assert {protocol: frontend.envoy_cluster for protocol, frontend in frontends.items()} == {
+        Protocol.TRITON: "big.triton",
+        Protocol.OPENAI: "big.openai",
+        Protocol.KSERVE_GRPC: "big.kserve_grpc",
+    }
+
+
+@pytest.mark.parametrize("affinity", Affinity)
+def test_a_cluster_may_keep_sessions_or_prefixes_together(accepted: Accepted, affinity: Affinity) -> None:
+    assert accepted(BIG, f"  big: {{{IN_PLACE}, affinity: {affinity}}}").clusters["big"].affinity is affinity
+    assert accepted(BIG, BIG).clusters["big"].affinity is Affinity.OFF
 
 
 def test_a_cluster_says_what_runs_there_and_what_it_can_be_asked_for(accepted: Accepted) -> None:
