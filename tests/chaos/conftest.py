@@ -20,7 +20,8 @@ async def new_stage(tmp_path: Path) -> AsyncIterator[NewStage]:
 
         def new(shape: Shape) -> Stage:
             stage = Stage(tmp_path, shape)
-            stack.push_async_callback(stage.close)
+            stack.callback(stage.close)
+            stack.push_async_callback(stage.hang_up)
             return stage
 
         yield new

@@ -1,4 +1,4 @@
-"""Real processes around one slow upstream: sidecars and Envoys, started, killed and started again while clients come."""
+"""Real processes around one slow upstream: sidecars and Envoys, started, killed and started again under load."""
 
 from __future__ import annotations
 
@@ -157,11 +157,15 @@ class Stage:
         self.policy = folder / "policy.yaml"
         self.write_policy(shape.policy)
 
-    async def close(self) -> None:
-        """Leave no connection and no process."""
+    async def hang_up(self) -> None:
+        """Leave no client's connection."""
         for visit in self._visits:
             visit.leave()
+        self._visits.clear()
         await asyncio.sleep(0)
+
+    def close(self) -> None:
+        """Leave no process."""
         self._exit.close()
 
     def write_policy(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""More than two thousand requests at once on one sidecar, with everything going wrong that can; afterwards nothing is held.
+"""More than two thousand requests at once on one sidecar, and everything goes wrong that can; afterwards all is free.
 
 The limits are held against what the upstream counts, not against what Headgate says.
 """
