@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import msgspec
 
-from bench.overload.http_head import read_head
+from bench.overload.http_head import Head, read_head
 from tests.chaos.script import HEADER, Script
 
 PATIENCE_SECONDS = 60.0
@@ -50,6 +50,7 @@ class Visit(asyncio.Protocol):
     script: Script
     key: str
     leaving: Leaving = Leaving.NEVER
+    head: Head | None = None
     received: bytes = b""
     has_left: bool = False
     over: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -60,8 +61,7 @@ class Visit(asyncio.Protocol):
     @property
     def status(self) -> int:
         """0 without an answer."""
-        head = read_head(self.received)
-        return head.status if head else 0
+        return self.head.status if self.head else 0
 
     @property
     def verdict(self) -> Verdict | None:
@@ -77,12 +77,11 @@ class Visit(asyncio.Protocol):
     @property
     def is_complete(self) -> bool:
         """Whether the answer, whatever it says, has come to its end."""
-        head = read_head(self.received)
-        if head is None:
+        if self.head is None:
             return False
-        if head.is_chunked:
+        if self.head.is_chunked:
             return self.received.endswith(b"0\r\n\r\n")
-        return len(self.received) >= head.size + head.content_length
+        return len(self.received) >= self.head.size + self.head.content_length
 
     @property
     def is_served(self) -> bool:
@@ -124,6 +123,8 @@ class Visit(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.received += data
+        if self.head is None:
+            self.head = read_head(self.received)
         if self._is_time_to_leave():
             self.leave()
         elif self.is_complete:
@@ -150,8 +151,7 @@ class Visit(asyncio.Protocol):
             self.over.set_result(None)
 
     def _header(self, name: bytes) -> str:
-        head = read_head(self.received)
-        return head.headers.get(name, b"").decode() if head else ""
+        return self.head.headers.get(name, b"").decode() if self.head else ""
 
 
 async def send(port: int, visits: Iterable[Visit]) -> None:

@@ -40,7 +40,7 @@ async def until(holds: Callable[[], bool | Awaitable[bool]], what: str, seconds:
         if await result if isinstance(result, Awaitable) else result:
             return
         assert time.monotonic() < give_up_at, f"not within {seconds} s: {what}"
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.05)
 
 
 def tenants(**tiers: str) -> str:
@@ -143,6 +143,25 @@ class Shape:
     sidecar_environment: Mapping[str, str] | None = None
 
 
+@dataclass(frozen=True)
+class Cast:
+    """What runs: sidecars with their processes, and Envoys' ports with theirs."""
+
+    upstream: Process
+    sidecars: list[tuple[Sidecar, Process]]
+    envoys: list[tuple[int, Process]]
+
+    @property
+    def sidecar(self) -> Sidecar:
+        """The first."""
+        return self.sidecars[0][0]
+
+    @property
+    def port(self) -> int:
+        """Where clients come to the first Envoy."""
+        return self.envoys[0][0]
+
+
 class Stage:
     """Everything that runs in one test; `close` ends all of it."""
 
@@ -176,26 +195,44 @@ class Stage:
 
     # the parts
 
-    def start_upstream(self) -> Process:
+    def start(self, sidecars: int = 1, envoys: int = 1) -> Cast:
+        """All of them, side by side; each Envoy shares its requests out to all sidecars."""
+        known = [Sidecar(Ports.free()) for _ in range(sidecars)]
+        upstream = self._begin(self._upstream())
+        processes = [self._begin(self._sidecar(sidecar)) for sidecar in known]
+        doors = [Ports.free() for _ in range(envoys)]
+        gates = [self._begin(self._envoy(known, ports)) for ports in doors]
+        for process in (upstream, *processes, *gates):
+            process.wait_ready()
+        return Cast(
+            upstream,
+            list(zip(known, processes, strict=True)),
+            [(ports.envoy, process) for ports, process in zip(doors, gates, strict=True)],
+        )
+
+    def restart_upstream(self) -> None:
+        """A new one in the place of one that has ended."""
+        self._begin(self._upstream()).wait_ready()
+
+    def restart_sidecar(self, sidecar: Sidecar) -> None:
+        """A new process in the place of one that has ended."""
+        self._begin(self._sidecar(sidecar)).wait_ready()
+
+    def _upstream(self) -> Program:
         ports = self._upstream_ports
         command = [sys.executable, "-m", "tests.chaos.upstream", *(f"{name}={port}" for name, port in ports.items())]
-        ready = f"http://127.0.0.1:{ports['big']}/record"
-        return self._start(Program(name=self._name("upstream"), command=command, ready_url=ready))
+        return Program(
+            name=self._name("upstream"), command=command, ready_url=f"http://127.0.0.1:{ports['big']}/record"
+        )
 
-    def start_sidecar(self, sidecar: Sidecar | None = None) -> tuple[Sidecar, Process]:
-        """A new one, or one that was there before."""
-        sidecar = sidecar or Sidecar(Ports.free())
-        environment = self._shape.sidecar_environment or {}
-        return sidecar, self._start(sidecar.program(self._name("headgate"), self.policy, environment))
+    def _sidecar(self, sidecar: Sidecar) -> Program:
+        return sidecar.program(self._name("headgate"), self.policy, self._shape.sidecar_environment or {})
 
-    def start_envoy(self, sidecars: Sequence[Sidecar], port: int | None = None) -> tuple[int, Process]:
-        """The port where clients come, and the process."""
-        free = Ports.free()
-        port = port or free.envoy
+    def _envoy(self, sidecars: Sequence[Sidecar], ports: Ports) -> Program:
         name = self._name("envoy")
         configuration = self._folder / f"{name}.yaml"
-        configuration.write_text(dump(self._configuration(sidecars, port, free.envoy_admin)))
-        return port, self._start(envoy_program(envoy_binary(), configuration, free.envoy_admin, name))
+        configuration.write_text(dump(self._configuration(sidecars, ports.envoy, ports.envoy_admin)))
+        return envoy_program(envoy_binary(), configuration, ports.envoy_admin, name)
 
     def _configuration(self, sidecars: Sequence[Sidecar], port: int, admin: int) -> dict[str, Any]:
         first = sidecars[0].ports
@@ -217,10 +254,9 @@ class Stage:
             _retry_on(document, self._shape.retry_on)
         return document
 
-    def _start(self, program: Program) -> Process:
+    def _begin(self, program: Program) -> Process:
         process = Process(program, self._folder)
         self._exit.callback(process.stop)
-        process.wait_ready()
         return process
 
     def _name(self, part: str) -> str:

@@ -18,10 +18,8 @@ RETRY_ON = "connect-failure,refused-stream,reset,5xx"
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Sidecar, int]]:
     stage = Stage(tmp_path_factory.mktemp("ends"), Shape(POLICY, retry_on=RETRY_ON, idle_seconds=1.0))
     try:
-        stage.start_upstream()
-        sidecar, _ = stage.start_sidecar()
-        port, _ = stage.start_envoy([sidecar])
-        yield stage, sidecar, port
+        cast = stage.start()
+        yield stage, cast.sidecar, cast.port
     finally:
         stage.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable
 
 from tests.chaos.crowd import Verdict, Visit, all_over
@@ -15,19 +14,16 @@ NewStage = Callable[[Shape], Stage]
 
 async def test_the_leases_of_an_envoy_that_is_killed_are_back_at_once(new_stage: NewStage) -> None:
     stage = new_stage(Shape(POLICY))
-    stage.start_upstream()
-    sidecar, _ = stage.start_sidecar()
-    port, envoy = stage.start_envoy([sidecar])
-    other_port, _ = stage.start_envoy([sidecar])
+    cast = stage.start(envoys=2)
+    sidecar, [(port, envoy), (other_port, _)] = cast.sidecar, cast.envoys
     cut_off = await under_load(stage, sidecar, port)
     waiting = visits(LIMIT, first=1000)
     await stage.send(other_port, waiting)
     await until(lambda: _has_waiting(sidecar, COMING), "the other Envoy's stand in the line")
 
     envoy.send(signal.SIGKILL)
-    killed_at = time.monotonic()
-    await until(lambda: _runs_only(stage, waiting), "all slots are the other Envoy's")
-    assert time.monotonic() - killed_at < 1.0
+    # Long before anything that only a silence would tell: keepalive and expiry take many seconds.
+    await until(lambda: _run(stage, waiting), "all slots are the other Envoy's", seconds=5.0)
     await all_over(cut_off)
     await stage.record("open")
     await all_over(waiting)
@@ -43,7 +39,7 @@ async def _has_waiting(sidecar: Sidecar, count: int) -> bool:
     return await sidecar.total("headgate_queue_depth") == count
 
 
-async def _runs_only(stage: Stage, coming: list[Visit]) -> bool:
+async def _run(stage: Stage, coming: list[Visit]) -> bool:
     running = (await stage.record()).running
     return all(f"request:{visit.script.request}" in running for visit in coming)
 
@@ -51,9 +47,8 @@ async def _runs_only(stage: Stage, coming: list[Visit]) -> bool:
 async def test_a_sidecar_that_is_killed_cuts_what_runs_and_the_next_begins_with_nothing(new_stage: NewStage) -> None:
     """Envoy is rendered to fail closed: a request whose stream breaks is ended with it, so no slot is taken twice."""
     stage = new_stage(Shape(POLICY))
-    stage.start_upstream()
-    sidecar, process = stage.start_sidecar()
-    port, _ = stage.start_envoy([sidecar])
+    cast = stage.start()
+    [(sidecar, process)], port = cast.sidecars, cast.port
     coming = await under_load(stage, sidecar, port)
 
     process.send(signal.SIGKILL)
@@ -68,7 +63,7 @@ async def test_a_sidecar_that_is_killed_cuts_what_runs_and_the_next_begins_with_
     assert not any(visit.is_complete for visit in was_running)
     refused = [visit for visit in coming if visit.status != 200] + late
     assert {(visit.status, visit.is_complete) for visit in refused} == {(503, True)}
-    stage.start_sidecar(sidecar)
+    stage.restart_sidecar(sidecar)
     assert await sidecar.holds_nothing()
     await until(lambda: _serves(stage, port), "Envoy has found the new sidecar")
     await serve_some_more(stage, port)
@@ -89,12 +84,11 @@ async def _serves(stage: Stage, port: int) -> bool:
 
 async def test_an_upstream_that_is_killed_takes_no_slot_with_it(new_stage: NewStage) -> None:
     stage = new_stage(Shape(POLICY))
-    upstream = stage.start_upstream()
-    sidecar, _ = stage.start_sidecar()
-    port, _ = stage.start_envoy([sidecar])
+    cast = stage.start()
+    sidecar, port = cast.sidecar, cast.port
     coming = await under_load(stage, sidecar, port)
 
-    upstream.send(signal.SIGKILL)
+    cast.upstream.send(signal.SIGKILL)
     await all_over(coming)
 
     was_running = [visit for visit in coming if visit.status == 200]
@@ -103,6 +97,6 @@ async def test_an_upstream_that_is_killed_takes_no_slot_with_it(new_stage: NewSt
     told = {(visit.status, visit.is_complete, visit.verdict) for visit in coming if visit.status != 200}
     assert told == {(503, True, Verdict.QUEUE)}
     await until(sidecar.holds_nothing, "all is given back")
-    stage.start_upstream()
+    stage.restart_upstream()
     await until(lambda: _serves(stage, port), "Envoy has found the new upstream")
     await serve_some_more(stage, port)

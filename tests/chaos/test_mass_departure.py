@@ -14,9 +14,8 @@ LEAVERS = 2600
 
 async def test_those_who_stay_are_served_when_thousands_leave_as_soon_as_they_came(new_stage: NewStage) -> None:
     stage = new_stage(Shape(POLICY))
-    stage.start_upstream()
-    sidecar, _ = stage.start_sidecar()
-    port, _ = stage.start_envoy([sidecar])
+    cast = stage.start()
+    sidecar, port = cast.sidecar, cast.port
     await stage.record("close")
     staying = visits(LIMIT)
     await stage.send(port, staying)

@@ -15,9 +15,8 @@ GRACE = {"HEADGATE_GRACE_SECONDS": "8"}
 
 async def test_a_sidecar_that_is_told_to_stop_answers_all_and_cuts_nobody(new_stage: NewStage) -> None:
     stage = new_stage(Shape(POLICY, sidecar_environment=GRACE))
-    stage.start_upstream()
-    sidecar, process = stage.start_sidecar()
-    port, _ = stage.start_envoy([sidecar])
+    cast = stage.start()
+    [(sidecar, process)], port = cast.sidecars, cast.port
     coming = await under_load(stage, sidecar, port)
 
     process.send(signal.SIGTERM)

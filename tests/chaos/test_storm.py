@@ -71,9 +71,8 @@ async def test_whatever_happens_no_limit_is_exceeded_and_all_is_given_back(
     seed: int, new_stage: Callable[[Shape], Stage]
 ) -> None:
     stage = new_stage(Shape(BEFORE, retry_on=RETRY_ON))
-    stage.start_upstream()
-    sidecar, _ = stage.start_sidecar()
-    port, _ = stage.start_envoy([sidecar])
+    cast = stage.start()
+    sidecar, port = cast.sidecar, cast.port
     chance = random.Random(seed)
     tenants_by_chance = chance.choices(
         list(TIERS), [1 if tier == "bronze" else 4 for tier in TIERS.values()], k=STREAMS
