@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import random
 import signal
+import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,28 @@ async def until(holds: Callable[[], bool | Awaitable[bool]], what: str, seconds:
             return
         assert time.monotonic() < give_up_at, f"not within {seconds} s: {what}"
         await asyncio.sleep(0.05)
+
+
+def free_ports() -> Ports:
+    """Below those the kernel gives to outgoing connections: a part that is killed finds its own again."""
+    names = [field.name for field in fields(Ports)]
+    chance = random.SystemRandom()
+    found: list[int] = []
+    while len(found) < len(names):
+        port = chance.randrange(10_000, 32_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in _given:
+            _given.add(port)
+            found.append(port)
+    return Ports(**dict(zip(names, found, strict=True)))
+
+
+_given: set[int] = set()
 
 
 def tenants(**tiers: str) -> str:
@@ -169,7 +193,7 @@ class Stage:
         self._folder = folder
         self._shape = shape
         self._exit = ExitStack()
-        ports = Ports.free()
+        ports = free_ports()
         self._upstream_ports = {"big": ports.trtllm_standard, "small": ports.trtllm_fast}
         self._visits: list[Visit] = []
         self._names: dict[str, int] = {}
@@ -197,10 +221,10 @@ class Stage:
 
     def start(self, sidecars: int = 1, envoys: int = 1) -> Cast:
         """All of them, side by side; each Envoy shares its requests out to all sidecars."""
-        known = [Sidecar(Ports.free()) for _ in range(sidecars)]
+        known = [Sidecar(free_ports()) for _ in range(sidecars)]
         upstream = self._begin(self._upstream())
         processes = [self._begin(self._sidecar(sidecar)) for sidecar in known]
-        doors = [Ports.free() for _ in range(envoys)]
+        doors = [free_ports() for _ in range(envoys)]
         gates = [self._begin(self._envoy(known, ports)) for ports in doors]
         for process in (upstream, *processes, *gates):
             process.wait_ready()
@@ -248,7 +272,7 @@ class Stage:
         )
         document = bootstrap(load_policy(self.policy.read_bytes(), "policy.yaml"), settings)
         for cluster in document["static_resources"]["clusters"]:
-            if cluster["name"] in ("headgate_extproc", "headgate_ratelimit"):
+            if cluster["name"] in ("headgate_extproc", "headgate_ratelimit") and len(sidecars) > 1:
                 _add_endpoints(cluster, [getattr(s.ports, cluster["name"].removeprefix("headgate_")) for s in sidecars])
         if self._shape.retry_on:
             _retry_on(document, self._shape.retry_on)
@@ -287,6 +311,17 @@ def _add_endpoints(cluster: dict[str, Any], ports: Sequence[int]) -> None:
     localities["lb_endpoints"] = [msgspec.json.decode(template) for _ in ports]
     for endpoint, port in zip(localities["lb_endpoints"], ports, strict=True):
         endpoint["endpoint"]["address"]["socket_address"]["port_value"] = port
+    # As docs/operations.md tells those who put several sidecars behind one Envoy.
+    cluster["health_checks"] = [
+        {
+            "timeout": "1s",
+            "interval": "0.5s",
+            "no_traffic_interval": "0.5s",
+            "unhealthy_threshold": 1,
+            "healthy_threshold": 1,
+            "grpc_health_check": {"service_name": "readiness"},
+        }
+    ]
 
 
 def _retry_on(document: dict[str, Any], conditions: str) -> None:
