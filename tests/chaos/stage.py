@@ -141,13 +141,13 @@ class Sidecar:
         gauges = ("headgate_leases", "headgate_queue_depth", "headgate_open_streams")
         return not any([await self.total(gauge) for gauge in gauges])
 
-    async def is_ready(self) -> bool:
-        """What a load balancer is told; False as well when nobody answers."""
+    async def readiness(self) -> int:
+        """The status a load balancer is told; 0 when nobody answers."""
         try:
             async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
-                return (await client.get(f"{self.admin_url}/readyz")).status_code == 200
+                return (await client.get(f"{self.admin_url}/readyz")).status_code
         except httpx.TransportError:
-            return False
+            return 0
 
 
 @dataclass(frozen=True)

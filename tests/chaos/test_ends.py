@@ -11,6 +11,7 @@ from tests.chaos.load import LIMIT, POLICY, visits
 from tests.chaos.script import Act
 from tests.chaos.stage import Shape, Sidecar, Stage, script, until
 
+DECISIONS = "headgate_decisions_total"
 RETRY_ON = "connect-failure,refused-stream,reset,5xx"
 
 
@@ -116,6 +117,7 @@ async def test_however_the_model_ends_it_the_slot_is_one_and_comes_back(
     stage, sidecar, port = running
     first = 30_000 + 1000 * sum(list(Act).index(act) * 10**at for at, act in enumerate(acts))
     coming = acting(first, *acts)
+    decided = await sidecar.total(DECISIONS)
 
     await stage.send(port, coming)
     await all_over(coming)
@@ -124,7 +126,8 @@ async def test_however_the_model_ends_it_the_slot_is_one_and_comes_back(
     record = await stage.record()
     assert {visit.status for visit in coming} == {status}
     assert {visit.is_served for visit in coming} == {acts[-1] is Act.ANSWER}
-    # A retry runs under the lease of the attempt before: never two at a time.
+    # A retry runs under the decision and the lease of the attempt before: never two at a time.
+    assert await sidecar.total(DECISIONS) == decided + LIMIT
     assert {record.attempts[visit.script.request] for visit in coming} == {attempts}
     assert {record.most[f"request:{visit.script.request}"] for visit in coming} == {1}
     assert record.most["cluster:big"] <= LIMIT

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tests.chaos.crowd import Verdict, Visit, all_over
 from tests.chaos.load import LIMIT, POLICY, under_load, visits
-from tests.chaos.stage import Shape, Stage, until
+from tests.chaos.stage import Shape, Sidecar, Stage, until
 
 NewStage = Callable[[Shape], Stage]
 GRACE = {"HEADGATE_GRACE_SECONDS": "8"}
@@ -20,8 +20,8 @@ async def test_a_sidecar_that_is_told_to_stop_answers_all_and_cuts_nobody(new_st
     coming = await under_load(stage, sidecar, port)
 
     process.send(signal.SIGTERM)
+    await until(lambda: _is_draining(sidecar), "no more work is welcome")
     await until(lambda: _all_answered(coming), "all who wait are answered")
-    assert not await sidecar.is_ready()
     late = visits(20, first=1000)
     await stage.send(port, late)
     await until(lambda: process.has_ended, "the process has ended", seconds=8.0)
@@ -37,6 +37,10 @@ async def test_a_sidecar_that_is_told_to_stop_answers_all_and_cuts_nobody(new_st
     assert {(visit.status, visit.verdict, visit.reason) for visit in waited} == {(503, Verdict.REJECT, "shutting_down")}
     assert {visit.status for visit in late} <= {200, 503}
     assert all(visit.is_complete for visit in late)
+
+
+async def _is_draining(sidecar: Sidecar) -> bool:
+    return await sidecar.readiness() == 503
 
 
 def _all_answered(coming: list[Visit]) -> bool:

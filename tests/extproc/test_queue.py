@@ -492,6 +492,15 @@ def test_a_newcomer_may_ask_where_the_store_has_said_no_to_those_before_it() -> 
     assert not queue.has_claim("best", 3)
 
 
+def test_a_thousand_tenants_that_each_wait_once_are_all_served_and_leave_nothing_behind() -> None:
+    queue = FairQueue()
+    waiters = [joined(queue, asking(f"t{number}")) for number in range(1000)]
+
+    assert {waiter.ticket for waiter in serve_all(queue)} == {waiter.ticket for waiter in waiters}
+    assert len(queue) == 0
+    assert queue.depths() == {}
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(

@@ -90,6 +90,29 @@ async def test_a_full_scope_is_named_takes_nothing_and_says_when_to_ask_again(
     await granted(store, request)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"tenant_limit": 3}, {"tenant_limit": 1}),
+        ({"tier_limit": 3}, {"tier_limit": 1}),
+        ({"cluster_limit": 3}, {"cluster_limit": 1}),
+        ({"cluster_token_limit": 300}, {"cluster_token_limit": 100}),
+        ({"cluster_limit": 3}, {"cluster_limit": 4, "reserved": {"async": 0.75}}),
+    ],
+)
+async def test_a_limit_lowered_below_what_runs_lets_nobody_in_until_enough_has_ended(
+    before: dict[str, object], after: dict[str, object], store: Store
+) -> None:
+    held = [await granted(store, replace(REQUEST, **before)) for _ in range(3)]
+    asking = replace(REQUEST, **after)
+
+    for lease in held:
+        await refused(store, asking)
+        store.release(lease)
+
+    await granted(store, asking)
+
+
 async def test_a_request_without_a_cluster_counts_for_its_tenant_alone(store: Store) -> None:
     passing = LeaseRequest(tenant="acme", tier="premium", tenant_limit=1)
 
