@@ -83,7 +83,8 @@ class AdmissionDesk:
         # Something may have been released between the refusal and now: asked before the time is up, however short.
         self._ask_again(effect.request.cluster or "")
         timer = loop.call_later(effect.max_wait_seconds, self._give_up, waiter.ticket, effect)
-        waiting = self._waiting[waiter.ticket] = Waiting(self, waiter, answer, timer)
+        waiting = Waiting(self, waiter, answer, timer, outlasts_store=effect.outlasts_store)
+        self._waiting[waiter.ticket] = waiting
         return waiting
 
     def release(self, lease: Lease) -> None:
@@ -189,13 +190,25 @@ class AdmissionDesk:
         if isinstance(outcome, Lease):
             self._grant(waiter, outcome)
         elif outcome is None:
-            if is_current:
-                self._due.discard(waiter.request.cluster or "")
+            self._go_without_store(waiter, is_current=is_current)
         elif is_current:
             self.queue.refused(waiter, outcome.scope, _now())
         if self._open_offer is offer:
             self._open_offer = None
             self._dispatch()
+
+    def _go_without_store(self, waiter: Waiter, *, is_current: bool) -> None:
+        """No answer: some wait on until the store is back, others are told, one after another."""
+        waiting = self._waiting.get(waiter.ticket)
+        if waiting is None:
+            # Left meanwhile; those behind are asked for next.
+            return
+        if waiting.outlasts_store:
+            if is_current:
+                self._due.discard(waiter.request.cluster or "")
+            return
+        waiting.leave()
+        waiting.answer(StoreFailed(_now() - waiter.joined_at))
 
     def _grant(self, waiter: Waiter, lease: Lease) -> None:
         waiting = self._waiting.pop(waiter.ticket, None)
@@ -221,13 +234,22 @@ class AdmissionDesk:
 class Waiting:
     """One place in the queue."""
 
-    __slots__ = ("_desk", "answer", "timer", "waiter")
+    __slots__ = ("_desk", "answer", "outlasts_store", "timer", "waiter")
 
-    def __init__(self, desk: AdmissionDesk, waiter: Waiter, answer: TakeAnswer, timer: asyncio.TimerHandle) -> None:
+    def __init__(
+        self,
+        desk: AdmissionDesk,
+        waiter: Waiter,
+        answer: TakeAnswer,
+        timer: asyncio.TimerHandle,
+        *,
+        outlasts_store: bool,
+    ) -> None:
         self._desk = desk
         self.waiter = waiter
         self.answer = answer
         self.timer = timer
+        self.outlasts_store = outlasts_store
 
     def leave(self) -> None:
         """Leave at once: no slot is taken any more, and no answer comes. Afterwards without effect."""

@@ -86,6 +86,8 @@ class LeaseRefused(msgspec.Struct, frozen=True):
 class StoreFailed(msgspec.Struct, frozen=True):
     """The store gave no answer in time."""
 
+    waited_seconds: float = 0.0
+
 
 class TurnedAway(msgspec.Struct, frozen=True):
     """The shell cannot go on with a request whose message still waits for an answer.
@@ -133,6 +135,7 @@ class JoinQueue(msgspec.Struct, frozen=True, kw_only=True):
         max_wait_seconds: the tier's patience or the client's, whichever ends first.
         give_up_reason: the reason of the refusal when that time is over.
         scope: what refused it.
+        outlasts_store: whether it waits on while the store gives no answer; else it is told `StoreFailed`.
     """
 
     request: LeaseRequest
@@ -143,6 +146,7 @@ class JoinQueue(msgspec.Struct, frozen=True, kw_only=True):
     max_wait_seconds: float
     give_up_reason: str
     scope: Scope
+    outlasts_store: bool = True
 
 
 class ReleaseLease(msgspec.Struct, frozen=True):

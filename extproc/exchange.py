@@ -110,8 +110,8 @@ class Exchange:
                 return self._on_granted(event)
             case LeaseRefused():
                 return self._on_refused(event, now)
-            case StoreFailed():
-                return self._on_store_failed()
+            case StoreFailed(waited_seconds):
+                return self._on_store_failed(waited_seconds)
             case TurnedAway("shutting_down") if self._stream is not None and self._is_decided:
                 return []
             case TurnedAway(reason):
@@ -325,18 +325,20 @@ class Exchange:
             max_wait_seconds=left_seconds if is_client_first else queue.max_wait_seconds,
             give_up_reason="client_deadline" if is_client_first else "queue_timeout",
             scope=scope,
+            outlasts_store=self._policy.on_store_failure is not OnStoreFailure.OPEN,
         )
 
-    def _on_store_failed(self) -> list[Effect]:
+    def _on_store_failed(self, waited_seconds: float) -> list[Effect]:
         if self._is_decided or self._identity is None:
             return []
         if self._policy.on_store_failure is OnStoreFailure.CLOSED:
             return self._reject(
-                refusal.unavailable("store_unavailable", "Admission is not possible now; retry shortly.")
+                refusal.unavailable("store_unavailable", "Admission is not possible now; retry shortly."),
+                waited_seconds,
             )
         if self._attempt is None:
             return self._pass_on(self._identity)
-        return self._admit(self._identity, self._attempt, 0.0)
+        return self._admit(self._identity, self._attempt, waited_seconds)
 
     # the ends
 

@@ -410,6 +410,25 @@ async def test_waiters_outlast_a_store_that_fails_for_a_while() -> None:
     assert isinstance(waiting.lease, Lease)
 
 
+async def test_waiters_who_need_no_store_go_on_without_it() -> None:
+    store = FailingStore(lambda: 0.0)
+    store.is_down = False
+    desk = AdmissionDesk(store)
+    held = await asked(desk, asking())
+    assert isinstance(held, LeaseGranted)
+    waiting = [Place(desk, replace(joining(asking(tenant)), outlasts_store=False)) for tenant in ("acme", "globex")]
+    waiting[0].leave()
+    waiting.append(Place(desk, replace(joining(asking()), outlasts_store=False)))
+
+    store.is_down = True
+    desk.release(held.lease)
+    await settle(waiting[2].answered.done)
+
+    assert waiting[0].has_left
+    assert all(isinstance(place.answered.result(), StoreFailed) for place in waiting[1:])
+    assert desk.queue.depth("best") == 0
+
+
 class RemoteStore(MemoryStore):
     """Decides at once and answers when the test says so, as a store across a network may."""
 
@@ -504,6 +523,21 @@ async def test_one_question_is_open_at_a_time_for_those_who_wait(remote: RemoteD
     await settle()
 
     assert len(remote.store.on_the_way) == 1
+
+
+async def test_one_who_left_a_store_that_fails_leaves_nobody_behind_it() -> None:
+    store = RemoteStore()
+    desk = AdmissionDesk(store)
+    places = [Place(desk, replace(joining(asking(tenant)), outlasts_store=False)) for tenant in ("acme", "globex")]
+    store.is_away = True
+    await settle(lambda: bool(store.on_the_way))
+
+    places[0].leave()
+    while store.on_the_way:
+        store.deliver()
+        await settle()
+
+    assert isinstance(places[1].answered.result(), StoreFailed)
 
 
 async def test_who_gives_up_while_the_store_answers_gets_one_answer_and_no_slot(remote: RemoteDesk) -> None:

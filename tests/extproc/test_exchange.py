@@ -667,6 +667,26 @@ def test_without_a_store_an_open_policy_admits_and_has_nothing_to_release(
     assert exchange.receive(StreamEnded(), 1.0) == []
 
 
+@pytest.mark.parametrize(
+    ("on_store_failure", "outlasts"),
+    [(OnStoreFailure.CLOSED, True), (OnStoreFailure.LOCAL, True), (OnStoreFailure.OPEN, False)],
+)
+def test_who_waits_goes_on_without_a_store_where_the_policy_is_open(
+    on_store_failure: OnStoreFailure, outlasts: bool, policy: Policy, signals: Any
+) -> None:
+    exchange = Exchange(replace(policy, on_store_failure=on_store_failure), signals)
+    start(exchange)
+
+    [join] = exchange.receive(LeaseRefused(Scope.CLUSTER, 1.0), 0.25)
+
+    assert isinstance(join, JoinQueue)
+    assert join.outlasts_store is outlasts
+    if not outlasts:
+        [_, report] = exchange.receive(StoreFailed(0.5), 0.75)
+        assert isinstance(report, Report)
+        assert (report.decision.verdict, report.decision.queue_wait_seconds) == (Verdict.QUEUE, 0.5)
+
+
 # the ends
 
 
