@@ -192,6 +192,9 @@ class RedisStore:
                 self._holdings.doubt(asked.lease_id, asked.request, self._clock())
             self._turns.untold()
             self._answer_without(outgoing.asked)
+            if not self._link.is_closed:
+                # From now on the policy decides, for those who wait as well.
+                self._ask_again()
             return
         if reply.is_lost:
             self._birth = reply.birth
