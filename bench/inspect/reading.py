@@ -23,7 +23,6 @@ _PLACE = Destination(
     cluster=Cluster(name="standard", frontends={Protocol.OPENAI: _FRONTEND}),
     frontend=_FRONTEND,
     max_output_tokens=700,
-    prompt_tokens=0,
     charged_tokens=0,
     prompt_tokens=0,
     is_degraded=False,
