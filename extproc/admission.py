@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from extproc.identity import Identity
 from extproc.routing import Destination
-from headgate.policy.model import Policy, Queue, Rung, Tier
+from headgate.policy.model import Cluster, Policy, Queue, Rung, Tier
 from headgate.store import LeaseRequest, Scope, whole_share
 
 RECOVERING = "cluster_recovering"
@@ -71,9 +71,9 @@ def is_closed(request: LeaseRequest) -> bool:
     return 0 in (request.tenant_limit, request.tier_limit, request.cluster_limit, request.cluster_token_limit)
 
 
-def idle_room_tokens(policy: Policy, identity: Identity, destination: Destination) -> int | None:
+def idle_room_tokens(policy: Policy, identity: Identity, cluster: Cluster) -> int | None:
     """What the tier can have of the idle cluster: its tokens less what other tiers have reserved; None for no limit."""
-    limit = destination.cluster.capacity.tokens
+    limit = cluster.capacity.tokens
     if limit is None:
         return None
     others = (tier.reserved for name, tier in policy.tiers.items() if name != identity.tier.name)
@@ -82,7 +82,7 @@ def idle_room_tokens(policy: Policy, identity: Identity, destination: Destinatio
 
 def can_ever_fit(policy: Policy, identity: Identity, destination: Destination) -> bool:
     """Whether the cluster could hold the request when idle."""
-    room = idle_room_tokens(policy, identity, destination)
+    room = idle_room_tokens(policy, identity, destination.cluster)
     return room is None or destination.charged_tokens <= room
 
 

@@ -236,7 +236,7 @@ class Exchange:
         return question(self._policy, identity, destination, self._signals.request_limit(destination.cluster))
 
     def _on_never_fits(self, identity: Identity, attempt: Attempt) -> list[Effect]:
-        room = idle_room_tokens(self._policy, identity, attempt.destination) or 0
+        room = idle_room_tokens(self._policy, identity, attempt.destination.cluster) or 0
         return self._reject(refusal.too_long(attempt.destination.charged_tokens, room))
 
     # whether now

@@ -184,13 +184,18 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A stable name product teams use, where it runs, and what its images and audio cost in prompt tokens."""
+    """A stable name product teams use, where it runs, and what its prompts cost.
+
+    Attributes:
+        tokenizer: the path of the `tokenizer.json` that counts exactly where an estimate might decide wrongly.
+    """
 
     name: str
     routes: tuple[Route, ...]
     degrade: tuple[str, ...] = ()
     image_tokens: int = DEFAULT_IMAGE_TOKENS
     audio_tokens_per_second: float = DEFAULT_AUDIO_TOKENS_PER_SECOND
+    tokenizer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ VARIABLES: Mapping[str, Any] = {
 }
 _CLUSTER_ARGUMENT = re.compile(r"\b(?:saturation|queue_depth)\s*\(\s*(['\"])(.*?)\1")
 _WORD = re.compile(r"[A-Za-z_]+")
+_NUMBER = re.compile(r"(?<![\w.])[0-9]{1,15}(?![\w.])")
 _STATUS = re.compile(r"([A-Z_]+): (.*) \[\1\]", re.DOTALL)
 
 
@@ -60,11 +61,22 @@ class RuleError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One compiled condition; `mentions` holds every variable it may ask for."""
+    """One compiled condition.
+
+    Attributes:
+        mentions: every variable it may ask for.
+    """
 
     source: str
     expression: Any
     mentions: frozenset[str]
+
+    @property
+    def prompt_sizes(self) -> frozenset[int]:
+        """Numbers it may compare `prompt_tokens` with; none when it does not ask for that."""
+        if "prompt_tokens" not in self.mentions:
+            return frozenset()
+        return frozenset(int(number) for number in _NUMBER.findall(self.source))
 
     def clusters(self) -> list[str]:
         """The clusters whose saturation or queue depth the rule asks for by literal name."""

@@ -134,9 +134,9 @@ def test_what_other_tiers_have_reserved_is_no_room_for_a_tier(revise: Callable[.
     policy = revise(tiers={"premium": {"reserved": 0.25}, "interactive": {"reserved": 0.5}})
     best = place(policy, "best")
 
-    assert idle_room_tokens(policy, as_tenant(policy, "acme"), best) == 25_000
-    assert idle_room_tokens(policy, as_tenant(policy, "globex"), best) == 37_500
-    assert idle_room_tokens(policy, as_tenant(policy, "hobby"), best) == 12_500
+    assert idle_room_tokens(policy, as_tenant(policy, "acme"), best.cluster) == 25_000
+    assert idle_room_tokens(policy, as_tenant(policy, "globex"), best.cluster) == 37_500
+    assert idle_room_tokens(policy, as_tenant(policy, "hobby"), best.cluster) == 12_500
     assert not can_ever_fit(policy, as_tenant(policy, "hobby"), place(policy, "best", 12_501))
 
 
@@ -148,7 +148,7 @@ def test_the_idle_room_is_what_the_store_would_grant_whatever_floating_point_mak
     best = place(policy, "best")
     globex = as_tenant(policy, "globex")
 
-    assert idle_room_tokens(policy, globex, best) == 71
+    assert idle_room_tokens(policy, globex, best.cluster) == 71
     ledger = Ledger()
     asked = question(policy, globex, best, best.cluster.capacity.requests)
     assert isinstance(ledger.acquire(replace(asked, tokens=72), 0.0), Refused)

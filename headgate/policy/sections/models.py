@@ -15,7 +15,7 @@ _REASON = r"[a-z][a-z0-9_]{0,62}"
 
 def read_model(name: str, node: Node, *, clusters: Container[str] | None, engine: RuleEngine) -> Model:
     """One model, its conditions compiled."""
-    fields = node.fields("degrade", "image_tokens", "audio_tokens_per_second", required=("routes",))
+    fields = node.fields("degrade", "image_tokens", "audio_tokens_per_second", "tokenizer", required=("routes",))
     routes = fields["routes"].elements(empty="names no route") if "routes" in fields else []
     degrade = fields["degrade"].elements() if "degrade" in fields else []
     return Model(
@@ -28,6 +28,7 @@ def read_model(name: str, node: Node, *, clusters: Container[str] | None, engine
             if "audio_tokens_per_second" in fields
             else DEFAULT_AUDIO_TOKENS_PER_SECOND
         ),
+        tokenizer=fields["tokenizer"].text() if "tokenizer" in fields else None,
     )
 
 

@@ -179,3 +179,16 @@ def test_no_text_raises_anything_but_a_rule_error_and_what_compiles_can_be_asked
         return
 
     assert ENGINE.first_match([rule], facts()) in (0, None)
+
+
+@pytest.mark.parametrize(
+    ("source", "sizes"),
+    [
+        ("prompt_tokens > 8000", {8000}),
+        ("4000 <= prompt_tokens && prompt_tokens < 16000 && saturation('a1') > 0.8", {4000, 16000}),
+        ("images > 3", set()),
+        ("prompt_tokens > max_output_tokens", set()),
+    ],
+)
+def test_the_prompt_sizes_of_a_rule_are_the_numbers_it_may_compare_with(source: str, sizes: set[int]) -> None:
+    assert RuleEngine().compile(source).prompt_sizes == sizes

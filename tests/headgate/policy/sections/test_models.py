@@ -20,10 +20,12 @@ def test_routes_keep_their_order_and_what_they_say(accepted: Accepted) -> None:
         """\
       - {when: 'tier == "gold"', cluster: big, max_output_tokens: 800, reason: gold_first}
       - {cluster: big}
-    degrade: [big]""",
+    degrade: [big]
+    tokenizer: tokenizers/llama.json""",
     )
 
     model = policy.models["chat"]
+    assert model.tokenizer == "tokenizers/llama.json"
     first, last = model.routes
     assert first.when is not None
     assert (first.when.source, first.cluster, first.max_output_tokens, first.reason) == (

@@ -1,0 +1,72 @@
+"""Exact token counts by a model's own `tokenizer.json`, off the event loop. Needs the extra `tokenizers`.
+
+A count that cannot be had (no file, a broken one, too long a text) is None: the estimate stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from headgate.logs import FIELDS
+
+MAX_TEXT_CHARACTERS = 2 * 1024 * 1024
+"""Beyond it counting takes longer than what it decides is worth."""
+_MAX_WAITING = 16
+_log = logging.getLogger("headgate.tokenizer")
+
+
+class Tokenizers:
+    """Counts one text after the other in a thread of its own; when too many wait, says so at once."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
+        self._waiting = 0
+
+    def count(self, path: str, texts: Sequence[str], answer: Callable[[int | None], None]) -> None:
+        """Call `answer` on the event loop with the tokens of all texts together, or with None."""
+        if self._waiting >= _MAX_WAITING or sum(map(len, texts)) > MAX_TEXT_CHARACTERS:
+            answer(None)
+            return
+        self._waiting += 1
+        counting = asyncio.get_running_loop().run_in_executor(self._thread, _count, path, list(texts))
+        counting.add_done_callback(lambda done: self._counted(done.result(), answer))
+
+    def close(self) -> None:
+        """Count no more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _counted(self, tokens: int | None, answer: Callable[[int | None], None]) -> None:
+        self._waiting -= 1
+        answer(tokens)
+
+
+def _count(path: str, texts: list[str]) -> int | None:
+    try:
+        tokenizer = _load(path, Path(path).stat().st_mtime_ns)
+    except OSError as error:
+        _log.error("a tokenizer cannot be read; estimates stand", extra={FIELDS: {"path": path, "why": error.strerror}})
+        return None
+    if tokenizer is None:
+        return None
+    # The batch call lets other threads run; `encode` would hold them up.
+    encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    return sum(len(encoding) for encoding in encodings)
+
+
+@lru_cache(maxsize=64)
+def _load(path: str, modified_ns: int) -> Any | None:
+    """The tokenizer of a file as modified then; one that cannot be used is told of once."""
+    del modified_ns
+    try:
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_file(path)
+    except Exception:  # noqa: BLE001  (the library raises plain Exception for a file it cannot use)
+        _log.exception("a tokenizer cannot be used; estimates stand", extra={FIELDS: {"path": path}})
+        return None
