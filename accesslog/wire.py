@@ -81,6 +81,7 @@ def _record(entry: pb.HTTPAccessLogEntry) -> RequestRecord:
         output_tokens=output,
         cached_tokens=_count(usage, "cached_tokens"),
         estimated_prompt_tokens=estimated_prompt,
+        uncorrected_prompt_tokens=_count(decision, "uncorrected_prompt_tokens") or 0,
         charged_tokens=charged,
         estimated_output_tokens=estimated_output,
         outcome=outcome(verdict, status, details, flags, has_usage=output is not None),

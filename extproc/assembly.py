@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from extproc.affinity import AffinityNames
 from extproc.capacity import CapacityTracker
 from extproc.desk import AdmissionDesk
+from extproc.estimates import Estimates
 from extproc.events import Decision
 from extproc.gauges import watch_clusters, watch_room
 from extproc.live import LiveSections
@@ -19,6 +20,7 @@ from extproc.servers.poller import ServerPoller
 from extproc.servers.watch import Timing
 from extproc.service import ExtProcService
 from extproc.signals import ClusterSignals
+from extproc.tokenizer import Tokenizers
 from headgate.errors import SettingsError
 from headgate.lifecycle import Process
 from headgate.live.window import RecentRequests
@@ -55,7 +57,10 @@ def assemble(process: Process) -> ExtProcService:
         decisions.note(decision)
 
     requests = RecentRequests(time.monotonic, policy)
+    estimates, tokenizers = Estimates(), Tokenizers()
+    process.parts.append(tokenizers)
     process.records.follow(learn)
+    process.records.follow(estimates.learn)
     process.records.follow(requests.note)
     LiveSections(
         policy=policy,
@@ -74,8 +79,16 @@ def assemble(process: Process) -> ExtProcService:
         clock=time.perf_counter,
         region=process.settings.region,
         affinity=AffinityNames(process.settings.affinity_salt),
+        estimates=estimates,
+        count=tokenizers.count,
     )
     process.metrics.watch("open_streams", "Requests in flight.", (), lambda: [((), service.open_streams)])
+    process.metrics.watch(
+        "token_correction",
+        "What a model's byte estimate of prompt tokens is multiplied with, as learnt.",
+        ("model",),
+        lambda: [((name,), estimates.correction(name).factor) for name in policy().models],
+    )
     watch_clusters(process.metrics, policy, signals, desk.queue)
     watch_room(process.metrics, policy, store)
     return service

@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from extproc.admission import Ladder
+from extproc.events import Decision, JoinQueue, Verdict
+from extproc.headers import Headers
+from extproc.identity import Identity
 from extproc.inspection.request import InferenceRequest
+from extproc.inspection.target import Target
 from extproc.routing import Destination
+from headgate.policy.model import Queue
+from headgate.store import LeaseRequest, Scope
 
 
 @dataclass(slots=True)
@@ -23,3 +29,64 @@ class Attempt:
     destination: Destination
     ladder: Ladder
     waited_seconds: float = 0.0
+
+
+def joining(
+    attempt: Attempt,
+    identity: Identity,
+    queue: Queue,
+    *,
+    request: LeaseRequest,
+    scope: Scope,
+    left_seconds: float | None,
+    outlasts_store: bool,
+) -> JoinQueue:
+    """Its place in the queue, for as long as the tier and the client have patience.
+
+    Args:
+        left_seconds: what is left of the client's; None when it did not say.
+    """
+    is_client_first = left_seconds is not None and left_seconds < queue.max_wait_seconds
+    return JoinQueue(
+        request=request,
+        queue=queue,
+        priority=identity.tier.priority,
+        weight=identity.tenant.weight,
+        size_bytes=len(attempt.body),
+        max_wait_seconds=max(0.0, left_seconds or 0.0) if is_client_first else queue.max_wait_seconds,
+        give_up_reason="client_deadline" if is_client_first else "queue_timeout",
+        scope=scope,
+        outlasts_store=outlasts_store,
+    )
+
+
+def decision(
+    headers: Headers,
+    target: Target,
+    identity: Identity | None,
+    attempt: Attempt | None,
+    *,
+    verdict: Verdict,
+    reason: str,
+    status: int,
+    waited_seconds: float,
+) -> Decision:
+    """What is told of a request whose fate is settled, however far it came."""
+    return Decision(
+        request_id=headers.get("x-request-id"),
+        verdict=verdict,
+        reason=reason,
+        status=status,
+        tenant=identity.tenant.name if identity else "",
+        tier=identity.tier.name if identity else "",
+        protocol=target.protocol or "other",
+        operation=target.operation,
+        model=attempt.request.model if attempt else target.model or "",
+        cluster=attempt.destination.cluster.name if attempt else "",
+        prompt_tokens=attempt.request.prompt_tokens if attempt else 0,
+        max_output_tokens=(attempt.destination.max_output_tokens or 0) if attempt else 0,
+        charged_tokens=attempt.destination.charged_tokens if attempt else 0,
+        queue_wait_seconds=waited_seconds,
+        traceparent=headers.get("traceparent"),
+        uncorrected_prompt_tokens=attempt.request.uncorrected_prompt_tokens if attempt else 0,
+    )

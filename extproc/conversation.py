@@ -14,6 +14,7 @@ from typing import TypeVar
 from extproc.desk import AdmissionDesk, Answer, Waiting
 from extproc.events import (
     AcquireLease,
+    CountTokens,
     Decision,
     Effect,
     Event,
@@ -21,9 +22,11 @@ from extproc.events import (
     ReleaseLease,
     Report,
     StreamEnded,
+    TokensCounted,
     TurnedAway,
 )
 from extproc.exchange import Exchange
+from extproc.tokenizer import CountTexts
 from extproc.wire import build_response, parse_request
 from headgate.transport import Call, RpcError, StatusCode
 
@@ -35,12 +38,14 @@ class RequestConversation:
     """The shell around one `Exchange`.
 
     Args:
+        count: counts texts exactly.
         on_ended: told when the stream is over.
     """
 
     __slots__ = (
         "_call",
         "_clock",
+        "_count",
         "_decision_seconds",
         "_desk",
         "_exchange",
@@ -59,6 +64,7 @@ class RequestConversation:
         call: Call,
         desk: AdmissionDesk,
         *,
+        count: CountTexts,
         report: Callable[[Decision, float], None],
         clock: Callable[[], float],
         on_ended: Callable[[RequestConversation], None],
@@ -66,6 +72,7 @@ class RequestConversation:
         self._exchange = exchange
         self._call = call
         self._desk = desk
+        self._count = count
         self._report = report
         self._clock = clock
         self._on_ended = on_ended
@@ -120,6 +127,9 @@ class RequestConversation:
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
+                case CountTokens(path, texts):
+                    self._has_question = True
+                    self._count(path, texts, lambda tokens: self._answered(TokensCounted(tokens)))
                 case AcquireLease():
                     self._has_question = True
                     self._desk.acquire(effect, self._answered)
@@ -137,7 +147,7 @@ class RequestConversation:
                     self._unanswered -= 1
                     self._call.send(reply)
 
-    def _answered(self, answer: Answer) -> None:
+    def _answered(self, answer: Answer | TokensCounted) -> None:
         """Go on with the desk's answer; when the stream is over by now, the exchange gives a lease back."""
         self._waiting = None
         self._has_question = False

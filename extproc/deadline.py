@@ -27,3 +27,9 @@ def _read_timeout(headers: Headers) -> float | None:
 def _grpc_timeout(headers: Headers) -> float | None:
     match = _GRPC_TIMEOUT.fullmatch(headers.get("grpc-timeout"))
     return int(match[1]) * _GRPC_UNITS[match[2]] if match else None
+
+
+def seconds_left(headers: Headers, elapsed_seconds: float) -> float | None:
+    """What is left of the client's patience after some of it, negative when none is; None when it did not say."""
+    patience_seconds = client_patience_seconds(headers)
+    return None if patience_seconds is None else patience_seconds - elapsed_seconds

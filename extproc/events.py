@@ -89,6 +89,12 @@ class StoreFailed(msgspec.Struct, frozen=True):
     waited_seconds: float = 0.0
 
 
+class TokensCounted(msgspec.Struct, frozen=True):
+    """All texts of the prompt counted exactly; None when that could not be done."""
+
+    tokens: int | None
+
+
 class TurnedAway(msgspec.Struct, frozen=True):
     """The shell cannot go on with a request whose message still waits for an answer.
 
@@ -109,6 +115,7 @@ Event = (
     | LeaseGranted
     | LeaseRefused
     | StoreFailed
+    | TokensCounted
     | TurnedAway
     | StreamEnded
 )
@@ -147,6 +154,13 @@ class JoinQueue(msgspec.Struct, frozen=True, kw_only=True):
     give_up_reason: str
     scope: Scope
     outlasts_store: bool = True
+
+
+class CountTokens(msgspec.Struct, frozen=True):
+    """Count these texts, plain or JSON, by the `tokenizer.json` at this path; answered by `TokensCounted`."""
+
+    path: str
+    texts: tuple[str | msgspec.Raw, ...]
 
 
 class ReleaseLease(msgspec.Struct, frozen=True):
@@ -217,6 +231,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     charged_tokens: int = 0
     queue_wait_seconds: float = 0.0
     traceparent: str = ""
+    uncorrected_prompt_tokens: int = 0
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -226,4 +241,4 @@ class Report(msgspec.Struct, frozen=True):
 
 
 Reply = Forward | SendBody | Respond | Continue
-Effect = AcquireLease | JoinQueue | ReleaseLease | Report | Reply
+Effect = CountTokens | AcquireLease | JoinQueue | ReleaseLease | Report | Reply

@@ -20,19 +20,20 @@ from extproc.admission import (
     question,
 )
 from extproc.affinity import AffinityNames
-from extproc.attempt import Attempt
-from extproc.deadline import client_patience_seconds
+from extproc.attempt import Attempt, decision, joining
+from extproc.deadline import seconds_left
 from extproc.early import HAS_TO_BUFFER, refuse_early
+from extproc.estimates import Estimates
 from extproc.events import (
     AcquireLease,
     BodyReceived,
     Continue,
+    CountTokens,
     Decision,
     Effect,
     Event,
     Forward,
     HeadersReceived,
-    JoinQueue,
     LeaseGranted,
     LeaseRefused,
     OtherReceived,
@@ -43,6 +44,7 @@ from extproc.events import (
     SendBody,
     StoreFailed,
     StreamEnded,
+    TokensCounted,
     TurnedAway,
     Verdict,
 )
@@ -53,14 +55,14 @@ from extproc.inspection.content import ENCODING_HEADER, GRPC_ENCODING_HEADER, pl
 from extproc.inspection.kserve_grpc import asked_model
 from extproc.inspection.request import InferenceRequest, RequestError
 from extproc.inspection.target import Operation, Target, parse_target
-from extproc.media import with_media_priced
 from extproc.message_stream import Course, MessageStream
 from extproc.refusal import Refusal
 from extproc.rewrite import Rewrite, rewrite
 from extproc.routing import NoDestination, Signals, degraded_routes, find_route
+from extproc.sizing import counted, is_worth_counting, sized
 from extproc.stamps import metadata, routed, stamp
 from headgate.policy.model import OnStoreFailure, Policy, Queue
-from headgate.store import Lease, LeaseRequest, Scope
+from headgate.store import Lease, LeaseRequest
 from headgate.transport import StatusCode
 
 
@@ -68,16 +70,23 @@ class Exchange:
     """One request. `policy` stays the same for its whole life, whatever is reloaded meanwhile."""
 
     def __init__(
-        self, policy: Policy, signals: Signals, region: str = "", affinity: AffinityNames | None = None
+        self,
+        policy: Policy,
+        signals: Signals,
+        region: str = "",
+        affinity: AffinityNames | None = None,
+        estimates: Estimates | None = None,
     ) -> None:
         self._policy = policy
         self._signals = signals
         self._region = region
         self._affinity = affinity or AffinityNames()
+        self._estimates = estimates or Estimates()
         self._headers = Headers(())
         self._target = Target(None, Operation.OTHER)
         self._identity: Identity | None = None
         self._phase = Phase.REQUEST_HEADERS
+        self._uncounted: tuple[InferenceRequest, bytes] | None = None
         self._attempt: Attempt | None = None
         self._stream: MessageStream | None = None
         self._course: Course | None = None
@@ -112,6 +121,8 @@ class Exchange:
                 return self._on_refused(event, now)
             case StoreFailed(waited_seconds):
                 return self._on_store_failed(waited_seconds)
+            case TokensCounted(tokens):
+                return self._on_counted(tokens)
             case TurnedAway("shutting_down") if self._stream is not None and self._is_decided:
                 return []
             case TurnedAway(reason):
@@ -214,7 +225,25 @@ class Exchange:
     def _route(self, identity: Identity, request: InferenceRequest, body: bytes) -> list[Effect]:
         if request.model not in self._policy.models:
             return self._reject(refusal.unknown_model(request.model))
-        request = with_media_priced(request, self._policy.models[request.model])
+        model = self._policy.models[request.model]
+        correction = self._estimates.correction(model.name)
+        request = sized(request, model, correction, self._estimates.output_tokens(identity.tenant.name, model.name))
+        if model.tokenizer and is_worth_counting(self._policy, identity, model, request, correction):
+            self._uncounted = (request, body)
+            return [CountTokens(model.tokenizer, request.texts)]
+        return self._place(identity, request, body)
+
+    def _on_counted(self, tokens: int | None) -> list[Effect]:
+        uncounted, self._uncounted = self._uncounted, None
+        if self._is_decided or self._identity is None or uncounted is None:
+            return []
+        request, body = uncounted
+        if tokens is not None:
+            request = counted(request, self._policy.models[request.model], tokens)
+        return self._place(self._identity, request, body)
+
+    def _place(self, identity: Identity, request: InferenceRequest, body: bytes) -> list[Effect]:
+        request = replace(request, texts=())
         found = find_route(self._policy, identity, request, self._headers, self._signals, self._region)
         if isinstance(found, NoDestination):
             return self._reject(refusal.not_served(found.reason, found.message))
@@ -226,7 +255,8 @@ class Exchange:
         ladder = Ladder(list(identity.tier.on_overload), identity.tier.queue, found, cheaper)
         self._attempt = Attempt(request, body, found, ladder)
         if not can_ever_fit(self._policy, identity, found):
-            return self._on_never_fits(identity, self._attempt)
+            room = idle_room_tokens(self._policy, identity, found.cluster) or 0
+            return self._reject(refusal.too_long(found.charged_tokens, room))
         is_degraded = self._signals.is_degraded(identity.tier, found.cluster.name)
         self._attempt.destination = ladder.start(is_degraded=is_degraded)
         return [AcquireLease(self._question(identity, self._attempt), identity.tier.priority)]
@@ -234,10 +264,6 @@ class Exchange:
     def _question(self, identity: Identity, attempt: Attempt) -> LeaseRequest:
         destination = attempt.destination
         return question(self._policy, identity, destination, self._signals.request_limit(destination.cluster))
-
-    def _on_never_fits(self, identity: Identity, attempt: Attempt) -> list[Effect]:
-        room = idle_room_tokens(self._policy, identity, attempt.destination.cluster) or 0
-        return self._reject(refusal.too_long(attempt.destination.charged_tokens, room))
 
     # whether now
 
@@ -259,7 +285,7 @@ class Exchange:
             return self._reject(refusal.unreadable(error))
         verdict = Verdict.QUEUE if waited_seconds else Verdict.ADMIT
         verdict = Verdict.DEGRADE if destination.is_degraded else verdict
-        decision = self._decision(verdict, destination.reason, 200, waited_seconds)
+        decided = self._decision(verdict, destination.reason, 200, waited_seconds)
         wanted = destination.cluster.affinity
         group = self._affinity.name(wanted, identity.tenant.name, self._headers, attempt.request)
         attempt.body = b""
@@ -268,9 +294,9 @@ class Exchange:
             set_headers=stamp(identity, attempt.request.model) | routed(destination, changed, group),
             remove_headers=(ENCODING_HEADER,) if changed.body is not None and ENCODING_HEADER in self._headers else (),
             body=changed.body,
-            metadata=metadata(decision),
+            metadata=metadata(decided),
         )
-        return [forward, *pieces, Report(decision)]
+        return [forward, *pieces, Report(decided)]
 
     def _fit(self, identity: Identity, attempt: Attempt) -> tuple[Rewrite, list[SendBody]]:
         if self._stream is None:
@@ -287,9 +313,9 @@ class Exchange:
         # A question carries no tenant: rate limits, which go by that header, never count it.
         is_question = self._target.operation is Operation.METADATA
         headers = question.headers if is_question else stamp(identity, self._target.model or "") | question.headers
-        decision = self._decision(Verdict.ADMIT, "", 200)
-        forward = Forward(phase=self._phase, set_headers=headers, body=question.body, metadata=metadata(decision))
-        return [forward, Report(decision)]
+        decided = self._decision(Verdict.ADMIT, "", 200)
+        forward = Forward(phase=self._phase, set_headers=headers, body=question.body, metadata=metadata(decided))
+        return [forward, Report(decided)]
 
     def _on_refused(self, refused: LeaseRefused, now: float) -> list[Effect]:
         attempt = self._attempt
@@ -304,29 +330,21 @@ class Exchange:
             return self._reject(told, attempt.waited_seconds)
         if isinstance(step, Queue):
             attempt.destination = attempt.ladder.first
-            return [self._join(self._identity, attempt, step, refused.scope, now - self._started_at)]
+            return [
+                joining(
+                    attempt,
+                    self._identity,
+                    step,
+                    request=self._question(self._identity, attempt),
+                    scope=refused.scope,
+                    left_seconds=seconds_left(self._headers, now - self._started_at),
+                    outlasts_store=self._policy.on_store_failure is not OnStoreFailure.OPEN,
+                )
+            ]
         if attempt.destination is attempt.ladder.first:
             self._signals.begin_degrading(self._identity.tier, attempt.destination.cluster.name, refused.scope)
         attempt.destination = step if step is attempt.ladder.first else replace(step, reason=refused.reason)
         return [AcquireLease(self._question(self._identity, attempt), self._identity.tier.priority)]
-
-    def _join(
-        self, identity: Identity, attempt: Attempt, queue: Queue, scope: Scope, elapsed_seconds: float
-    ) -> JoinQueue:
-        patience_seconds = client_patience_seconds(self._headers)
-        is_client_first = patience_seconds is not None and patience_seconds - elapsed_seconds < queue.max_wait_seconds
-        left_seconds = max(0.0, (patience_seconds or 0.0) - elapsed_seconds)
-        return JoinQueue(
-            request=self._question(identity, attempt),
-            queue=queue,
-            priority=identity.tier.priority,
-            weight=identity.tenant.weight,
-            size_bytes=len(attempt.body),
-            max_wait_seconds=left_seconds if is_client_first else queue.max_wait_seconds,
-            give_up_reason="client_deadline" if is_client_first else "queue_timeout",
-            scope=scope,
-            outlasts_store=self._policy.on_store_failure is not OnStoreFailure.OPEN,
-        )
 
     def _on_store_failed(self, waited_seconds: float) -> list[Effect]:
         if self._is_decided or self._identity is None:
@@ -346,11 +364,11 @@ class Exchange:
         if self._is_decided:
             return []
         self._is_decided = True
-        decision = self._decision(Verdict.REJECT, refused.reason, refused.status, waited_seconds)
+        decided = self._decision(Verdict.REJECT, refused.reason, refused.status, waited_seconds)
         if self._attempt is not None:
             self._attempt.body = b""
         # The slot first: the client may be gone, and then nothing after its answer happens.
-        return [*self._release(), self._respond(refused, metadata(decision)), Report(decision)]
+        return [*self._release(), self._respond(refused, metadata(decided)), Report(decided)]
 
     def _respond(self, refused: Refusal, told: Mapping[str, str | float]) -> Respond:
         return Respond(
@@ -371,24 +389,10 @@ class Exchange:
         return [ReleaseLease(lease)] if lease is not None else []
 
     def _decision(self, verdict: Verdict, reason: str, status: int, waited_seconds: float = 0.0) -> Decision:
-        attempt, identity, target = self._attempt, self._identity, self._target
-        return Decision(
-            request_id=self._headers.get("x-request-id"),
-            verdict=verdict,
-            reason=reason,
-            status=status,
-            tenant=identity.tenant.name if identity else "",
-            tier=identity.tier.name if identity else "",
-            protocol=target.protocol or "other",
-            operation=target.operation,
-            model=attempt.request.model if attempt else target.model or "",
-            cluster=attempt.destination.cluster.name if attempt else "",
-            prompt_tokens=attempt.request.prompt_tokens if attempt else 0,
-            max_output_tokens=(attempt.destination.max_output_tokens or 0) if attempt else 0,
-            charged_tokens=attempt.destination.charged_tokens if attempt else 0,
-            queue_wait_seconds=waited_seconds,
-            traceparent=self._headers.get("traceparent"),
-        )
+        return decision(
+            self._headers, self._target, self._identity, self._attempt,
+            verdict=verdict, reason=reason, status=status, waited_seconds=waited_seconds,
+        )  # fmt: skip
 
 
 def _told(refused: LeaseRefused, request: LeaseRequest) -> Refusal:

@@ -149,7 +149,7 @@ def _destination(
         raise ValueError(f"cluster '{cluster.name}' does not serve {request.operation}")
     asked, tier = request.max_output_tokens, identity.tier.output_tokens
     cap = capped_output_tokens(asked, tier, route.max_output_tokens)
-    max_output_tokens, expected = (cap, DEFAULT_EXPECTED_OUTPUT_TOKENS if cap is None else cap)
+    max_output_tokens, expected = (cap, _expected_output_tokens(request) if cap is None else cap)
     if not request.has_output:
         max_output_tokens, expected = None, 0
     return Destination(
@@ -199,8 +199,10 @@ _VARIABLES: Mapping[str, Callable[[_Asking], object]] = {
 def _expected_output_tokens(request: InferenceRequest) -> int:
     if not request.has_output:
         return 0
-    asked = request.max_output_tokens
-    return DEFAULT_EXPECTED_OUTPUT_TOKENS if asked is None else asked
+    asked, usual = request.max_output_tokens, request.expected_output_tokens
+    if asked is None:
+        return DEFAULT_EXPECTED_OUTPUT_TOKENS if usual is None else usual
+    return asked if usual is None else min(asked, usual)
 
 
 def _facts(identity: Identity, request: InferenceRequest, headers: Headers, signals: Signals, region: str) -> RuleFacts:

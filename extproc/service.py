@@ -11,9 +11,11 @@ from collections.abc import Callable
 from extproc.affinity import AffinityNames
 from extproc.conversation import RequestConversation
 from extproc.desk import AdmissionDesk
+from extproc.estimates import Estimates
 from extproc.events import Decision
 from extproc.exchange import Exchange
 from extproc.routing import Signals
+from extproc.tokenizer import CountTexts, count_nothing
 from extproc.wire import SERVICE_NAME
 from headgate.policy.model import Policy
 from headgate.transport import Call, Conversation, Service
@@ -38,6 +40,8 @@ class ExtProcService:
         clock: Callable[[], float],
         region: str = "",
         affinity: AffinityNames | None = None,
+        estimates: Estimates | None = None,
+        count: CountTexts = count_nothing,
     ) -> None:
         self._policy = policy
         self._desk = desk
@@ -46,6 +50,8 @@ class ExtProcService:
         self._clock = clock
         self._region = region
         self._affinity = affinity or AffinityNames()
+        self._estimates = estimates or Estimates()
+        self._count = count
         self._open: set[RequestConversation] = set()
         self._is_draining = False
 
@@ -71,9 +77,10 @@ class ExtProcService:
     def open(self, call: Call) -> Conversation:
         """A stream begins."""
         conversation = RequestConversation(
-            Exchange(self._policy(), self._signals, self._region, self._affinity),
+            Exchange(self._policy(), self._signals, self._region, self._affinity, self._estimates),
             call,
             self._desk,
+            count=self._count,
             report=self._report,
             clock=self._clock,
             on_ended=self._open.discard,

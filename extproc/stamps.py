@@ -54,4 +54,5 @@ def metadata(decision: Decision) -> dict[str, str | float]:
         "max_output_tokens": decision.max_output_tokens,
         "charged_tokens": min(decision.charged_tokens, _MAX_HITS),
         "queue_wait_seconds": decision.queue_wait_seconds,
+        "uncorrected_prompt_tokens": decision.uncorrected_prompt_tokens,
     }

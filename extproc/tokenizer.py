@@ -13,12 +13,25 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from extproc.sizing import plain_texts
 from headgate.logs import FIELDS
 
 MAX_TEXT_CHARACTERS = 2 * 1024 * 1024
 """Beyond it counting takes longer than what it decides is worth."""
 _MAX_WAITING = 16
 _log = logging.getLogger("headgate.tokenizer")
+
+Texts = Sequence[str | msgspec.Raw]
+CountTexts = Callable[[str, Texts, Callable[[int | None], None]], None]
+"""Path of a `tokenizer.json`, texts (plain, or as JSON), and who is told: at once or later, on the event loop."""
+
+
+def count_nothing(path: str, texts: Texts, answer: Callable[[int | None], None]) -> None:
+    """Where there is no tokenizer: every estimate stands."""
+    del path, texts
+    answer(None)
 
 
 class Tokenizers:
@@ -28,16 +41,20 @@ class Tokenizers:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
         self._waiting = 0
 
-    def count(self, path: str, texts: Sequence[str], answer: Callable[[int | None], None]) -> None:
+    def count(self, path: str, texts: Texts, answer: Callable[[int | None], None]) -> None:
         """Call `answer` on the event loop with the tokens of all texts together, or with None."""
         if self._waiting >= _MAX_WAITING or sum(map(len, texts)) > MAX_TEXT_CHARACTERS:
             answer(None)
             return
         self._waiting += 1
-        counting = asyncio.get_running_loop().run_in_executor(self._thread, _count, path, list(texts))
+        counting = asyncio.get_running_loop().run_in_executor(self._thread, _count, path, texts)
         counting.add_done_callback(lambda done: self._counted(done.result(), answer))
 
-    def close(self) -> None:
+    async def start(self) -> str:
+        """Nothing to do; the thread starts with the first text."""
+        return ""
+
+    async def stop(self) -> None:
         """Count no more."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
@@ -46,17 +63,18 @@ class Tokenizers:
         answer(tokens)
 
 
-def _count(path: str, texts: list[str]) -> int | None:
+def _count(path: str, texts: Texts) -> int | None:
     try:
         tokenizer = _load(path, Path(path).stat().st_mtime_ns)
+        # The batch call lets other threads run; `encode` would hold them up.
+        encodings = tokenizer.encode_batch_fast(plain_texts(texts), add_special_tokens=False) if tokenizer else None
     except OSError as error:
         _log.error("a tokenizer cannot be read; estimates stand", extra={FIELDS: {"path": path, "why": error.strerror}})
-        return None
-    if tokenizer is None:
-        return None
-    # The batch call lets other threads run; `encode` would hold them up.
-    encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-    return sum(len(encoding) for encoding in encodings)
+    except Exception:  # noqa: BLE001  (the outermost frame of a count; the request waits for an answer)
+        _log.exception("a prompt could not be counted; its estimate stands")
+    else:
+        return sum(len(encoding) for encoding in encodings) if encodings is not None else None
+    return None
 
 
 @lru_cache(maxsize=64)

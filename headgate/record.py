@@ -44,6 +44,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
         prompt_tokens, output_tokens: as the model server reported; None when it did not.
         cached_tokens: the part of `prompt_tokens` it found in its cache, likewise.
         estimated_prompt_tokens: what admission reckoned with.
+        uncorrected_prompt_tokens: the same before what was learned about the model; 0 when it teaches nothing.
         charged_tokens: what its lease and its tenant's token limit were charged: prompt plus capped output.
         estimated_output_tokens: what the response looks like where its usage was not reported; None when no model ran.
         outcome: how it ended.
@@ -79,6 +80,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     estimated_prompt_tokens: int
     charged_tokens: int
     estimated_output_tokens: int | None = None
+    uncorrected_prompt_tokens: int = 0
     outcome: Outcome = Outcome.SERVED
     is_stream: bool = False
     started_at: float = 0.0

@@ -60,6 +60,8 @@ def inspect_chat(body: bytes) -> InferenceRequest:
         n=chat.n,
         prompt_bytes=tally.prompt_bytes,
         prompt_tokens=tally.tokens(body) + MESSAGE_TOKENS * len(chat.messages),
+        texts=tally.pieces(),
+        overhead_tokens=MESSAGE_TOKENS * len(chat.messages),
         messages=len(chat.messages),
         tools=len(tools),
         images=tally.images,

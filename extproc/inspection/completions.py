@@ -33,6 +33,8 @@ def inspect_completion(body: bytes) -> InferenceRequest:
         prompts=prompts.total,
         prompt_bytes=prompts.prompt_bytes,
         prompt_tokens=prompts.prompt_tokens,
+        texts=prompts.pieces,
+        overhead_tokens=prompts.token_ids,
         messages=prompts.texts or 1,
         prompt_prefix=prompts.prefix,
     )

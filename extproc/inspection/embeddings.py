@@ -31,6 +31,8 @@ def inspect_embeddings(body: bytes) -> InferenceRequest:
         has_output=False,
         prompt_bytes=prompts.prompt_bytes,
         prompt_tokens=prompts.prompt_tokens,
+        texts=prompts.pieces,
+        overhead_tokens=prompts.token_ids,
         messages=prompts.total,
         prompt_prefix=prompts.prefix,
     )

@@ -56,6 +56,8 @@ def inspect_messages(body: bytes) -> InferenceRequest:
         limits={"max_tokens": messages.max_tokens},
         prompt_bytes=tally.prompt_bytes,
         prompt_tokens=tally.tokens(body) + MESSAGE_TOKENS * len(messages.messages),
+        texts=tally.pieces(),
+        overhead_tokens=MESSAGE_TOKENS * len(messages.messages),
         messages=len(messages.messages),
         tools=len(tools),
         images=tally.images,

@@ -66,6 +66,10 @@ class Tally:
             return estimate_encoded_tokens(body, self.prompt_bytes)
         return estimate_encoded_tokens(b"".join([*(bytes(text)[1:-1] for text in self.texts), *self.schemas]))
 
+    def pieces(self) -> tuple[msgspec.Raw, ...]:
+        """All that was weighed."""
+        return (*self.texts, *self.schemas)
+
     def opening(self, texts: int | None) -> str:
         """How the prompt begins: its first `texts` texts (None: all), no more than a prefix takes."""
         cut = (memoryview(raw)[1:-1][:PREFIX_CHARACTERS] for raw in self.texts[:texts])

@@ -17,13 +17,15 @@ _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """How many prompts there are, how big all of them are, and how the first begins."""
+    """How many prompts there are, how big all of them are, how the first begins, and what they say."""
 
     total: int
     texts: int
     prompt_bytes: int
     prompt_tokens: int
     prefix: str
+    pieces: tuple[msgspec.Raw, ...]
+    token_ids: int
 
 
 def read_prompts(raw: msgspec.Raw, field: str, body: bytes) -> Prompts:
@@ -41,7 +43,15 @@ def read_prompts(raw: msgspec.Raw, field: str, body: bytes) -> Prompts:
             tally.try_text(item)
     # Token ids are told apart by how they are written.
     prefix = tally.opening(1) if tally.texts else str(memoryview(raw)[:PREFIX_CHARACTERS], "utf-8", "replace")
-    return Prompts(len(items), len(tally.texts), tally.prompt_bytes, tally.tokens(body) + token_ids, prefix)
+    return Prompts(
+        len(items),
+        len(tally.texts),
+        tally.prompt_bytes,
+        tally.tokens(body) + token_ids,
+        prefix,
+        tally.pieces(),
+        token_ids,
+    )
 
 
 def _items(raw: msgspec.Raw, field: str) -> Sequence[msgspec.Raw | int]:

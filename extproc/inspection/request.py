@@ -38,6 +38,10 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
         output_limit_fields: the fields of the body that limit the output.
         are_output_limits_equal: whether each of them says `max_output_tokens`.
         has_output: whether the model generates anything; embeddings do not.
+        texts: all text of the prompt, plain or as JSON; gone once the request's size is settled.
+        overhead_tokens: the part of `prompt_tokens` that is no text: the chat template's.
+        uncorrected_prompt_tokens: the estimate before what was learned about the model; 0 when it teaches nothing.
+        expected_output_tokens: how long an answer is expected to be; None when nothing is known.
         session: what the client says its requests belong together by; empty when it says nothing.
         prompt_prefix: how the prompt begins, as far as it stays the same over the turns of a conversation; JSON's text
             as it is written.
@@ -68,6 +72,10 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     stream_options: bytes = b""
     session: str = ""
     prompt_prefix: str = ""
+    texts: tuple[str | msgspec.Raw, ...] = ()
+    overhead_tokens: int = 0
+    uncorrected_prompt_tokens: int = 0
+    expected_output_tokens: int | None = None
 
 
 def prefix_of(texts: Iterable[str]) -> str:

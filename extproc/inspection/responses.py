@@ -51,6 +51,8 @@ def inspect_responses(body: bytes) -> InferenceRequest:
         limits={"max_output_tokens": responses.max_output_tokens},
         prompt_bytes=tally.prompt_bytes,
         prompt_tokens=tally.tokens(body) + MESSAGE_TOKENS * messages,
+        texts=tally.pieces(),
+        overhead_tokens=MESSAGE_TOKENS * messages,
         messages=messages,
         tools=len(tools),
         images=tally.images,

@@ -184,6 +184,7 @@ def tensor_request(
         messages=len(texts),
         session=session,
         prompt_prefix=prefix_of(texts[:1]),
+        texts=tuple(texts),
     )
 
 

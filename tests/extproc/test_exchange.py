@@ -147,6 +147,7 @@ def test_a_request_is_admitted_and_holds_its_slot_until_its_stream_ends(policy: 
                 "max_output_tokens": 1000,
                 "charged_tokens": HELLO_TOKENS + 1000,
                 "queue_wait_seconds": 0.0,
+                "uncorrected_prompt_tokens": HELLO_TOKENS,
             },
         ),
         Report(
@@ -164,6 +165,7 @@ def test_a_request_is_admitted_and_holds_its_slot_until_its_stream_ends(policy: 
                 prompt_tokens=HELLO_TOKENS,
                 max_output_tokens=1000,
                 charged_tokens=HELLO_TOKENS + 1000,
+                uncorrected_prompt_tokens=HELLO_TOKENS,
             )
         ),
     ]

@@ -32,7 +32,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> str:
 def tokenizers() -> Iterator[Tokenizers]:
     counting = Tokenizers()
     yield counting
-    counting.close()
+    asyncio.run(counting.stop())
 
 
 async def counted(tokenizers: Tokenizers, path: str, *texts: str) -> int | None:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from extproc.headers import Headers
 from extproc.inspection import inspect
@@ -18,7 +19,9 @@ TARGET = Target(Protocol.OPENAI, Operation.EMBEDDINGS)
 
 
 def read(**fields: Any) -> InferenceRequest:
-    return inspect(TARGET, Headers(()), json.dumps({"model": "assistant"} | fields).encode())
+    return replace(
+        inspect(TARGET, Headers(()), json.dumps({"model": "assistant"} | fields).encode()), texts=(), overhead_tokens=0
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from extproc.headers import Headers
 from extproc.inspection import inspect
@@ -36,7 +37,11 @@ def read_completion(**fields: Any) -> InferenceRequest:
 
 
 def read(target: Target, body: object) -> InferenceRequest:
-    return inspect(target, Headers(()), body if isinstance(body, bytes) else json.dumps(body).encode())
+    return replace(
+        inspect(target, Headers(()), body if isinstance(body, bytes) else json.dumps(body).encode()),
+        texts=(),
+        overhead_tokens=0,
+    )
 
 
 def attempt(target: Target, body: bytes) -> InferenceRequest | None:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from extproc.headers import Headers
 from extproc.inspection import inspect
@@ -19,7 +20,11 @@ TOOL = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
 
 
 def read(**fields: Any) -> InferenceRequest:
-    return inspect(TARGET, Headers(()), json.dumps({"model": "assistant", "input": "Hello"} | fields).encode())
+    return replace(
+        inspect(TARGET, Headers(()), json.dumps({"model": "assistant", "input": "Hello"} | fields).encode()),
+        texts=(),
+        overhead_tokens=0,
+    )
 
 
 def test_a_response_is_read_whole() -> None:

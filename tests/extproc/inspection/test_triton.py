@@ -80,6 +80,7 @@ def test_the_stock_ensembles_generate_is_read_whole() -> None:
         output_limit_fields=("max_tokens",),
         messages=1,
         prompt_prefix=HELLO,
+        texts=(HELLO,),
     )
 
 

@@ -1,0 +1,61 @@
+"""How big a request is, in tokens: the estimate, corrected by what was learned, and media at the model's prices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from extproc.calibration import Correction
+from extproc.identity import Identity
+from extproc.inspection.request import InferenceRequest
+from extproc.media import with_media_priced
+from extproc.threshold import is_decisive, thresholds
+from headgate.policy.model import Model, Policy
+
+_QUOTE = b'"'
+
+
+def sized(
+    request: InferenceRequest, model: Model, correction: Correction, expected_output_tokens: int | None
+) -> InferenceRequest:
+    """The request with its estimate corrected and its media priced. Token ids need no correction."""
+    estimate = request.prompt_tokens
+    corrected = round(estimate * correction.factor) if request.prompt_bytes else estimate
+    has_media = request.images or request.audio_seconds
+    known = replace(
+        request,
+        prompt_tokens=corrected,
+        # What media cost is a price, and no estimate to learn from.
+        uncorrected_prompt_tokens=0 if has_media or not request.prompt_bytes else estimate,
+        expected_output_tokens=expected_output_tokens,
+    )
+    return with_media_priced(known, model)
+
+
+def counted(request: InferenceRequest, model: Model, text_tokens: int) -> InferenceRequest:
+    """The request with its texts counted exactly."""
+    exact = replace(request, prompt_tokens=text_tokens + request.overhead_tokens)
+    return with_media_priced(exact, model)
+
+
+def is_worth_counting(
+    policy: Policy, identity: Identity, model: Model, request: InferenceRequest, correction: Correction
+) -> bool:
+    """Whether an exact count, which takes its time, could change what is decided."""
+    if model.tokenizer is None or not request.texts:
+        return False
+    cap = identity.tier.output_tokens.max
+    asked = request.max_output_tokens or identity.tier.output_tokens.default or 0
+    output_tokens = (asked if cap is None else min(asked, cap)) * request.choices
+    return is_decisive(request.prompt_tokens, correction, thresholds(policy, identity, model, output_tokens))
+
+
+def plain_texts(texts: Sequence[str | msgspec.Raw]) -> list[str]:
+    """Texts as a tokenizer takes them: JSON strings unescaped, other JSON as it stands."""
+    return [text if isinstance(text, str) else _plain(bytes(text)) for text in texts]
+
+
+def _plain(raw: bytes) -> str:
+    return str(msgspec.json.decode(raw)) if raw.startswith(_QUOTE) else raw.decode("utf-8", "replace")
