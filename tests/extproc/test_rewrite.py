@@ -63,13 +63,13 @@ def edit(
     [
         (b'{"model":"assistant","prompt":"a"}', None, "assistant", None),
         (b'{"model":"assistant","prompt":"a","max_tokens":5}', 5, "assistant", None),
-        (b'{ "prompt":"a", "model":"assistant"}', None, "llama", b'{ "prompt":"a", "model":"llama"}'),
+        (b'{ "prompt":"a", "model":"assistant"}', None, "llama", b'{"prompt":"a","model":"llama"}'),
         (b'{"model":"assistant","prompt":"a"}', 9, "assistant", b'{"model":"assistant","prompt":"a","max_tokens":9}'),
         (
             b'{"model":"assistant","max_tokens":50,"prompt":"a"}',
             9,
             "llama",
-            b'{"max_tokens":9,"prompt":"a","model":"llama"}',
+            b'{"model":"llama","max_tokens":9,"prompt":"a"}',
         ),
         (
             b'{"model":"assistant","max_completion_tokens":50,"prompt":"a"}',
@@ -94,9 +94,9 @@ def edit(
             b'{"model":"assistant","prompt":"a","max_tokens":100000,"max_tokens":50}',
             9,
             "assistant",
-            b'{"model":"assistant","prompt":"a","max_tokens":100000,"max_tokens":9}',
+            b'{"model":"assistant","prompt":"a","max_tokens":9}',
         ),
-        (b'{"model":"assistant","prompt":"a"}', None, 'a"b\\', b'{"prompt":"a","model":"a\\"b\\\\"}'),
+        (b'{"model":"assistant","prompt":"a"}', None, 'a"b\\', b'{"model":"a\\"b\\\\","prompt":"a"}'),
     ],
     ids=[
         "nothing to change",
@@ -116,6 +116,14 @@ def test_an_openai_body_changes_in_its_model_and_its_limit(
     body: bytes, limit: int | None, model: str, edited: bytes | None
 ) -> None:
     assert edit(COMPLETION, body, limit, model) == Rewrite(path=None, body=edited)
+
+
+def test_of_a_long_body_even_the_white_space_stays() -> None:
+    text = b"a" * 16 * 1024
+
+    edited = edit(COMPLETION, b'{ "prompt": "%b", "model" : "assistant" }' % text, None, "llama")
+
+    assert edited.body == b'{ "prompt": "%b", "model" : "llama" }' % text
 
 
 ANYTHING = st.recursive(
