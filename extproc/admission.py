@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec.structs import replace
 
 from extproc.identity import Identity
-from extproc.routing import Destination
+from extproc.inspection.request import InferenceRequest
+from extproc.routing import Destination, degraded_routes
 from headgate.policy.model import Cluster, Policy, Queue, Rung, Tier
 from headgate.store import LeaseRequest, Scope, whole_share
 
@@ -86,15 +87,28 @@ def can_ever_fit(policy: Policy, identity: Identity, destination: Destination) -
     return room is None or destination.charged_tokens <= room
 
 
-@dataclass(slots=True)
+def cheaper_places(
+    policy: Policy, identity: Identity, request: InferenceRequest, first: Destination
+) -> Iterator[Destination]:
+    """The cheaper places that could hold the request when idle; worked out when asked for, which is seldom."""
+    for place in degraded_routes(policy, identity, request, first):
+        if can_ever_fit(policy, identity, place):
+            yield place
+
+
 class Ladder:
     """The rungs of a tier that one request has not tried yet: its first choice, and the cheaper places left to try."""
 
-    rungs: list[Rung]
-    queue: Queue | None
-    first: Destination
-    cheaper: list[Destination]
-    is_first_skipped: bool = False
+    __slots__ = ("_cheaper", "_is_first_skipped", "_queue", "_rungs", "first")
+
+    def __init__(
+        self, rungs: Sequence[Rung], queue: Queue | None, first: Destination, cheaper: Iterable[Destination]
+    ) -> None:
+        self._rungs = list(rungs)
+        self._queue = queue
+        self.first = first
+        self._cheaper = iter(cheaper)
+        self._is_first_skipped = False
 
     def start(self, *, is_degraded: bool) -> Destination:
         """Where to try first.
@@ -103,33 +117,33 @@ class Ladder:
             is_degraded: the tier is being degraded at its first choice: a cheaper place goes before it, and before
                 any wait.
         """
-        if not is_degraded or not self.cheaper or Rung.DEGRADE not in self.rungs:
+        if not is_degraded or Rung.DEGRADE not in self._rungs or (place := next(self._cheaper, None)) is None:
             return self.first
-        self.rungs = [Rung.DEGRADE, *(rung for rung in self.rungs if rung is not Rung.DEGRADE)]
-        self.is_first_skipped = True
-        return replace(self.cheaper.pop(0), reason=RECOVERING)
+        self._rungs = [Rung.DEGRADE, *(rung for rung in self._rungs if rung is not Rung.DEGRADE)]
+        self._is_first_skipped = True
+        return replace(place, reason=RECOVERING)
 
     def next(self, refused: Scope) -> Queue | Destination | None:
         """What to try after a refusal: wait (for the first choice), run there, or (None) be told no."""
-        while self.rungs:
-            match self.rungs[0]:
+        while self._rungs:
+            match self._rungs[0]:
                 case Rung.QUEUE:
-                    self.rungs.pop(0)
-                    if self.queue is not None:
-                        return self.queue
+                    self._rungs.pop(0)
+                    if self._queue is not None:
+                        return self._queue
                 case Rung.DEGRADE:
                     if refused in _RELIEVED_BY_DEGRADING and (place := self._place()) is not None:
                         return place
-                    self.rungs.pop(0)
+                    self._rungs.pop(0)
                 case Rung.REJECT:
                     return None
         return None
 
     def _place(self) -> Destination | None:
-        if self.cheaper:
-            return self.cheaper.pop(0)
-        if self.is_first_skipped:
+        if (place := next(self._cheaper, None)) is not None:
+            return place
+        if self._is_first_skipped:
             # It may have room by now, or just not enough for all to return.
-            self.is_first_skipped = False
+            self._is_first_skipped = False
             return self.first
         return None

@@ -14,6 +14,7 @@ from extproc import answers, refusal
 from extproc.admission import (
     Ladder,
     can_ever_fit,
+    cheaper_places,
     idle_room_tokens,
     is_closed,
     passing_question,
@@ -58,7 +59,7 @@ from extproc.inspection.target import Operation, Target, parse_target
 from extproc.message_stream import Course, MessageStream
 from extproc.refusal import Refusal
 from extproc.rewrite import Rewrite, rewrite
-from extproc.routing import NoDestination, Signals, degraded_routes, find_route
+from extproc.routing import NoDestination, Signals, find_route
 from extproc.sizing import counted, is_worth_counting, sized
 from extproc.stamps import metadata, routed, stamp
 from headgate.policy.model import OnStoreFailure, Policy, Queue
@@ -247,12 +248,8 @@ class Exchange:
         found = find_route(self._policy, identity, request, self._headers, self._signals, self._region)
         if isinstance(found, NoDestination):
             return self._reject(refusal.not_served(found.reason, found.message))
-        cheaper = [
-            place
-            for place in degraded_routes(self._policy, identity, request, found)
-            if can_ever_fit(self._policy, identity, place)
-        ]
-        ladder = Ladder(list(identity.tier.on_overload), identity.tier.queue, found, cheaper)
+        cheaper = cheaper_places(self._policy, identity, request, found)
+        ladder = Ladder(identity.tier.on_overload, identity.tier.queue, found, cheaper)
         self._attempt = Attempt(request, body, found, ladder)
         if not can_ever_fit(self._policy, identity, found):
             room = idle_room_tokens(self._policy, identity, found.cluster) or 0

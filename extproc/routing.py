@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol as Interface
 
@@ -79,8 +79,9 @@ def is_served(policy: Policy, target: Target) -> bool:
     """Whether any route could take such a request, as far as its path tells."""
     if target.protocol is None:
         return False
-    names = policy.clusters if target.model is None else [r.cluster for r in policy.models[target.model].routes]
-    return any(policy.clusters[n].frontend_for(target.protocol, target.operation) is not None for n in names)
+    if target.model is None:
+        return policy.is_served(target.protocol, target.operation)
+    return bool(policy.routes(target.model, target.protocol, target.operation))
 
 
 def find_route(
@@ -88,17 +89,22 @@ def find_route(
 ) -> Destination | NoDestination:
     """Walk the model's routing table."""
     model = policy.models[request.model]
-    routes = [route for route in model.routes if _frontend(policy, route.cluster, request) is not None]
+    routes = policy.routes(request.model, request.protocol, request.operation)
     if not routes:
         return NoDestination("protocol_not_served", f"The model '{model.name}' is not served over {_api(request)}.")
-    facts = _facts(identity, request, headers, signals, region)
-    index = policy.rules.first_match([route.when for route in routes], facts)
-    if index is None:
+    route = _first_match(policy, routes, _Asking(identity, request, headers, region), signals)
+    if route is None:
         return NoDestination("no_route", f"No route of the model '{model.name}' takes this request.")
-    route = routes[index]
     # A cheaper cluster is a degradation only for a request that some condition sent there.
     is_degraded = route.when is not None and route.cluster in model.degrade
     return _destination(policy, identity, request, route, is_degraded=is_degraded)
+
+
+def _first_match(policy: Policy, routes: Sequence[Route], asking: _Asking, signals: Signals) -> Route | None:
+    if routes[0].when is None:
+        return routes[0]
+    index = policy.rules.first_match([route.when for route in routes], _facts(asking, signals))
+    return None if index is None else routes[index]
 
 
 def degraded_routes(
@@ -205,11 +211,10 @@ def _expected_output_tokens(request: InferenceRequest) -> int:
     return asked if usual is None else min(asked, usual)
 
 
-def _facts(identity: Identity, request: InferenceRequest, headers: Headers, signals: Signals, region: str) -> RuleFacts:
-    asking = _Asking(identity, request, headers, region)
+def _facts(asking: _Asking, signals: Signals) -> RuleFacts:
     return RuleFacts(
         variable=lambda name: _VARIABLES[name](asking),
         saturation=signals.saturation,
         queue_depth=signals.queue_depth,
-        header=headers.get,
+        header=asking.headers.get,
     )

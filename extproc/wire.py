@@ -73,8 +73,10 @@ def build_response(reply: Reply, decision_seconds: float = 0.0) -> bytes:
 def _headers(headers: pb.HeaderMap) -> Headers:
     # Envoy fills raw_value; other callers of the protocol may fill value.
     return Headers(
-        (header.key, header.raw_value.decode("utf-8", "replace") if header.raw_value else header.value)
-        for header in headers.headers
+        [
+            (header.key, raw.decode("utf-8", "replace") if (raw := header.raw_value) else header.value)
+            for header in headers.headers
+        ]
     )
 
 
@@ -124,25 +126,31 @@ def _header_option(name: str, value: str) -> bytes:
 def _dynamic_metadata(metadata: Mapping[str, str | float], decision_seconds: float) -> bytes:
     if not metadata:
         return b""
-    fields = [
-        _text_field(name, value) if isinstance(value, str) else _number_field(name) + _DOUBLE.pack(value)
-        for name, value in metadata.items()
-    ]
-    fields.append(_server_timing(float(metadata.get("queue_wait_seconds", 0.0)), decision_seconds))
+    fields = [_server_timing(metadata.get("queue_wait_seconds", 0.0), decision_seconds)]
+    for name, value in metadata.items():
+        if not isinstance(value, str):
+            fields.append(_number_field(name) + _DOUBLE.pack(value))
+        elif name == "request_id":
+            # No other request has it: kept, it would only push out what many have.
+            fields.append(_text_field(name, value))
+        else:
+            fields.append(_common_text_field(name, value))
     namespace = _NAMESPACE_NAME + _nested(_MAP_VALUE, _nested(_STRUCT_VALUE, b"".join(fields)))
     return _nested(_DYNAMIC_METADATA, _nested(_STRUCT_FIELDS, namespace))
 
 
-def _server_timing(wait_seconds: float, decision_seconds: float) -> bytes:
+def _server_timing(wait_seconds: str | float, decision_seconds: float) -> bytes:
     """The value of the client's `server-timing` header (https://www.w3.org/TR/server-timing/), in milliseconds."""
-    text = f"hg-queue;dur={wait_seconds * 1e3:.1f}, hg-decide;dur={decision_seconds * 1e3:.2f}"
-    value = _nested(_MAP_VALUE, _nested(_STRING_VALUE, text.encode()))
-    return _nested(_STRUCT_FIELDS, _SERVER_TIMING_NAME + value)
+    text = b"hg-queue;dur=%.1f, hg-decide;dur=%.2f" % (float(wait_seconds) * 1e3, decision_seconds * 1e3)
+    return _nested(_STRUCT_FIELDS, _SERVER_TIMING_NAME + _nested(_MAP_VALUE, _nested(_STRING_VALUE, text)))
 
 
-@functools.lru_cache(maxsize=4096)
 def _text_field(name: str, value: str) -> bytes:
-    return Struct(fields={name: Value(string_value=value)}).SerializeToString()
+    text = _nested(_MAP_VALUE, _nested(_STRING_VALUE, value.encode()))
+    return _nested(_STRUCT_FIELDS, _nested(_MAP_KEY, name.encode()) + text)
+
+
+_common_text_field = functools.lru_cache(maxsize=4096)(_text_field)
 
 
 @functools.lru_cache(maxsize=64)
@@ -156,6 +164,8 @@ def _nested(tag: bytes, payload: bytes) -> bytes:
     size = len(payload)
     if size <= 0x7F:
         return tag + _SHORT[size] + payload
+    if size <= 0x3FFF:
+        return tag + bytes((size & 0x7F | 0x80, size >> 7)) + payload
     length = bytearray()
     while size > 0x7F:
         length.append(size & 0x7F | 0x80)
@@ -181,8 +191,9 @@ _STRUCT_FIELDS = _tag(Struct, "fields")
 _STRUCT_VALUE = _tag(Value, "struct_value")
 _STRING_VALUE = _tag(Value, "string_value")
 _MAP_VALUE = _tag(Struct.FieldsEntry, "value")
-_SERVER_TIMING_NAME = _nested(_tag(Struct.FieldsEntry, "key"), b"server_timing")
-_NAMESPACE_NAME = _nested(_tag(Struct.FieldsEntry, "key"), METADATA_NAMESPACE.encode())
+_MAP_KEY = _tag(Struct.FieldsEntry, "key")
+_SERVER_TIMING_NAME = _nested(_MAP_KEY, b"server_timing")
+_NAMESPACE_NAME = _nested(_MAP_KEY, METADATA_NAMESPACE.encode())
 
 
 def _continue(phase: Phase) -> bytes:

@@ -293,6 +293,31 @@ class Policy:
     tenants_by_key: Mapping[str, str]
     rules: RuleEngine
     on_store_failure: OnStoreFailure = OnStoreFailure.CLOSED
+    _reachable: dict[tuple[str, Protocol, str], tuple[Route, ...]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+    _served: dict[tuple[Protocol, str], bool] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def routes(self, model: str, protocol: Protocol, operation: str) -> tuple[Route, ...]:
+        """Those of a model whose cluster takes such a request, in order; worked out once."""
+        kind = (model, protocol, operation)
+        found = self._reachable.get(kind)
+        if found is None:
+            found = self._reachable[kind] = tuple(
+                route
+                for route in self.models[model].routes
+                if self.clusters[route.cluster].frontend_for(protocol, operation) is not None
+            )
+        return found
+
+    def is_served(self, protocol: Protocol, operation: str) -> bool:
+        """Whether any cluster takes such a request."""
+        kind = (protocol, operation)
+        found = self._served.get(kind)
+        if found is None:
+            clusters = self.clusters.values()
+            found = self._served[kind] = any(each.frontend_for(protocol, operation) is not None for each in clusters)
+        return found
 
     @property
     def max_body_bytes(self) -> int:

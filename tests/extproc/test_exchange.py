@@ -120,7 +120,7 @@ def test_a_request_is_admitted_and_holds_its_slot_until_its_stream_ends(policy: 
             priority=0,
         )
     ]
-    new_body = b'{ "prompt": "%b", "max_tokens": 1000,"model":"llama-70b"}' % HELLO.encode()
+    new_body = b'{"model":"llama-70b","prompt":"%b","max_tokens":1000}' % HELLO.encode()
     assert exchange.receive(LeaseGranted(LEASE), 0.002) == [
         Forward(
             phase=BODY,
