@@ -66,6 +66,8 @@ from headgate.policy.model import OnStoreFailure, Policy, Queue
 from headgate.store import Lease, LeaseRequest
 from headgate.transport import StatusCode
 
+_NO_HEADERS, _NO_TARGET = Headers(()), Target(None, Operation.OTHER)
+
 
 class Exchange:
     """One request. `policy` stays the same for its whole life, whatever is reloaded meanwhile."""
@@ -83,8 +85,8 @@ class Exchange:
         self._region = region
         self._affinity = affinity or AffinityNames()
         self._estimates = estimates or Estimates()
-        self._headers = Headers(())
-        self._target = Target(None, Operation.OTHER)
+        self._headers = _NO_HEADERS
+        self._target = _NO_TARGET
         self._identity: Identity | None = None
         self._phase = Phase.REQUEST_HEADERS
         self._uncounted: tuple[InferenceRequest, bytes] | None = None

@@ -11,11 +11,9 @@ class Headers:
     __slots__ = ("_values",)
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        values: dict[str, str] = {}
-        for name, value in pairs:
-            name = name.lower()
-            values[name] = f"{values[name]},{value}" if name in values else value
-        self._values = values
+        pairs = list(pairs)
+        values = {name.lower(): value for name, value in pairs}
+        self._values = values if len(values) == len(pairs) else _joined(pairs)
 
     def get(self, name: str) -> str:
         """The value, or "" when the header is absent."""
@@ -29,3 +27,11 @@ class Headers:
         """The declared body size in bytes; None when absent or not a number."""
         value = self._values.get("content-length", "")
         return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None
+
+
+def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        name = name.lower()
+        values[name] = f"{values[name]},{value}" if name in values else value
+    return values

@@ -30,6 +30,7 @@ from headgate.transport import RpcError, StatusCode
 
 SERVICE_NAME = "envoy.service.ext_proc.v3.ExternalProcessor"
 METADATA_NAMESPACE = "headgate"
+_FULL_DUPLEX = pb.ProcessingMode.FULL_DUPLEX_STREAMED
 
 
 def parse_request(message: bytes) -> Event:
@@ -49,10 +50,11 @@ def parse_request(message: bytes) -> Event:
         case "request_headers":
             headers = request.request_headers
             # Only the first message of a stream says in which mode Envoy sends the body.
-            is_duplex = request.protocol_config.request_body_mode == pb.ProcessingMode.FULL_DUPLEX_STREAMED
+            is_duplex = request.protocol_config.request_body_mode == _FULL_DUPLEX
             return HeadersReceived(_headers(headers.headers), headers.end_of_stream, is_duplex)
         case "request_body":
-            return BodyReceived(request.request_body.body, request.request_body.end_of_stream)
+            body = request.request_body
+            return BodyReceived(body.body, body.end_of_stream)
         case _:
             return OtherReceived(Phase(kind))
 

@@ -10,11 +10,12 @@ from headgate.policy.model import Protocol
 
 ENCODING_HEADER = "content-encoding"
 GRPC_ENCODING_HEADER = "grpc-encoding"
+_READABLE = frozenset({"", "identity", *ENCODINGS})
 
 
 def is_readable(headers: Headers) -> bool:
     """Whether the body's compression, if any, can be undone."""
-    return _encoding(headers) in ("", "identity", *ENCODINGS)
+    return _encoding(headers) in _READABLE
 
 
 def is_compressed(headers: Headers) -> bool:
@@ -30,7 +31,7 @@ def plain_body(target: Target, headers: Headers, body: bytes, limit_bytes: int) 
     """
     if target.protocol is Protocol.KSERVE_GRPC:
         return only_message(body, headers.get(GRPC_ENCODING_HEADER), limit_bytes)
-    return decompress(body, _encoding(headers), limit_bytes)
+    return decompress(body, _encoding(headers), limit_bytes) if ENCODING_HEADER in headers else body
 
 
 def wire_body(target: Target, plain: bytes) -> bytes:

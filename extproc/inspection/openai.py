@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import compress
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -25,6 +27,7 @@ _EDITABLE = (
     "priority",
     "stream_options",
 )
+_editable = attrgetter(*_EDITABLE)
 _MAX_STREAM_OPTIONS_BYTES = 1024
 _MAX_SERVICE_TIER_CHARACTERS = 64
 
@@ -87,7 +90,7 @@ def build(
     tier = body.service_tier or ""
     if len(tier) > _MAX_SERVICE_TIER_CHARACTERS:
         raise RequestError("'service_tier' is too long.", param="service_tier")
-    fields = ["model", *(name for name in _EDITABLE if getattr(body, name))]
+    fields = ["model", *compress(_EDITABLE, _editable(body))]
     fields += [name for name, value in limits.items() if value is not msgspec.UNSET]
     if body.service_tier is not msgspec.UNSET:
         fields.append("service_tier")
@@ -98,7 +101,7 @@ def build(
         stream=bool(body.stream),
         max_output_tokens=next(iter(given.values()), None),
         output_limit_fields=tuple(given),
-        are_output_limits_equal=len(set(given.values())) <= 1,
+        are_output_limits_equal=len(given) < 2 or len(set(given.values())) == 1,
         choices=choices * max(1, prompts),
         session=session or body.prompt_cache_key or body.user or "",
         service_tier=tier,

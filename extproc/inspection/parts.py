@@ -64,7 +64,7 @@ class Tally:
         if self.prompt_bytes >= _NEARLY_ALL * len(body):
             # What stands between the texts weighs next to nothing then, and they need not be put together.
             return estimate_encoded_tokens(body, self.prompt_bytes)
-        return estimate_encoded_tokens(b"".join([*(bytes(text)[1:-1] for text in self.texts), *self.schemas]))
+        return estimate_encoded_tokens(b"".join([*[bytes(text)[1:-1] for text in self.texts], *self.schemas]))
 
     def pieces(self) -> tuple[msgspec.Raw, ...]:
         """All that was weighed."""
@@ -72,8 +72,8 @@ class Tally:
 
     def opening(self, texts: int | None) -> str:
         """How the prompt begins: its first `texts` texts (None: all), no more than a prefix takes."""
-        cut = (memoryview(raw)[1:-1][:PREFIX_CHARACTERS] for raw in self.texts[:texts])
-        return prefix_of(str(text, "utf-8", "replace") for text in cut)
+        cut = PREFIX_CHARACTERS
+        return prefix_of(str(memoryview(raw)[1:-1][:cut], "utf-8", "replace") for raw in self.texts[:texts])
 
     def try_text(self, raw: msgspec.Raw) -> bool:
         """Add a JSON string; False, and nothing is added, when it is none."""

@@ -7,10 +7,11 @@ come in as `RuleFacts`. An expression that fails at run time (a division by zero
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from cel_expr_python import cel
 
 VARIABLES: Mapping[str, Any] = {
@@ -38,8 +39,7 @@ _NUMBER = re.compile(r"(?<![\w.])[0-9]{1,15}(?![\w.])")
 _STATUS = re.compile(r"([A-Z_]+): (.*) \[\1\]", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleFacts:
+class RuleFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a rule may ask about one request.
 
     Attributes:
@@ -98,6 +98,7 @@ class RuleEngine:
                 _function("header", cel.Type.STRING, lambda name: self._current.header(name.lower())),
             ],
         )
+        self._no_variables = self._environment.Activation({})
 
     @property
     def _current(self) -> RuleFacts:
@@ -116,7 +117,7 @@ class RuleEngine:
         # Words in strings and comments count too: a variable too many costs little.
         return Rule(source, expression, frozenset(_WORD.findall(source)) & VARIABLES.keys())
 
-    def first_match(self, rules: list[Rule | None], facts: RuleFacts) -> int | None:
+    def first_match(self, rules: Sequence[Rule | None], facts: RuleFacts) -> int | None:
         """The index of the first rule that holds; None stands for a rule that always does."""
         activation: Any = None
         self._facts = facts
@@ -125,13 +126,18 @@ class RuleEngine:
                 if rule is None:
                     return index
                 if activation is None:
-                    mentioned = frozenset().union(*[rule.mentions for rule in rules if rule is not None])
-                    activation = self._environment.Activation({name: facts.variable(name) for name in mentioned})
+                    activation = self._activation(rules, facts)
                 if rule.expression.eval(activation).value() is True:
                     return index
             return None
         finally:
             self._facts = None
+
+    def _activation(self, rules: Sequence[Rule | None], facts: RuleFacts) -> Any:
+        mentioned = frozenset().union(*[rule.mentions for rule in rules if rule is not None])
+        if not mentioned:
+            return self._no_variables
+        return self._environment.Activation({name: facts.variable(name) for name in mentioned})
 
 
 def _function(name: str, result: Any, look_up: Callable[[str], object]) -> Any:
