@@ -41,17 +41,21 @@ FLAG_NAMES = {
 }
 """Envoy's response flags: name in its messages -> the short name its documentation and text logs use."""
 
+_GRPC_OK = "0"
 _CLIENT_LEFT = frozenset({"DC", "DR"})
 _MODEL_BROKE_OFF = frozenset({"UC", "UR", "UPE"})
 
 
-def outcome(verdict: str, status: int, details: str, flags: Collection[str], *, has_usage: bool) -> Outcome:
+def outcome(
+    verdict: str, status: int, details: str, flags: Collection[str], *, grpc_status: str = "", has_usage: bool
+) -> Outcome:
     """Who ended a request, and how.
 
     Args:
         status: what the client got; 0 when it left before one.
         details: Envoy's response code details; `via_upstream` for what a model server answered.
         flags: Envoy's short names.
+        grpc_status: of a gRPC answer, which has the HTTP status 200 whatever came of it; "" for any other.
         has_usage: the response said how many tokens it has; clients of OpenAI's close right after that.
     """
     if verdict == "REJECT":
@@ -64,7 +68,7 @@ def outcome(verdict: str, status: int, details: str, flags: Collection[str], *, 
         # The status of a stream that Envoy cut had gone out before.
         return Outcome.REFUSED if 400 <= status < 500 else Outcome.GATEWAY_ERROR
     if status < 400:
-        return Outcome.SERVED
+        return Outcome.SERVED if grpc_status in ("", _GRPC_OK) else Outcome.MODEL_ERROR
     if details == "via_upstream":
         return Outcome.MODEL_ERROR
     return Outcome.REFUSED if status < 500 else Outcome.GATEWAY_ERROR

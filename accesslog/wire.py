@@ -84,7 +84,9 @@ def _record(entry: pb.HTTPAccessLogEntry) -> RequestRecord:
         uncorrected_prompt_tokens=_count(decision, "uncorrected_prompt_tokens") or 0,
         charged_tokens=charged,
         estimated_output_tokens=estimated_output,
-        outcome=outcome(verdict, status, details, flags, has_usage=output is not None),
+        outcome=outcome(
+            verdict, status, details, flags, grpc_status=_grpc_status(response), has_usage=output is not None
+        ),
         is_stream=events is not None or response.response_headers.get("content-type", "").startswith(_EVENT_STREAM),
         started_at=common.start_time.seconds + common.start_time.nanos / 1e9,
         upstream_sent_seconds=sent_seconds,
@@ -94,6 +96,10 @@ def _record(entry: pb.HTTPAccessLogEntry) -> RequestRecord:
         flags=flags,
         traceparent=_traceparent(request),
     )
+
+
+def _grpc_status(response: pb.HTTPResponseProperties) -> str:
+    return response.response_trailers.get("grpc-status") or response.response_headers.get("grpc-status", "")
 
 
 def _fields(known: Mapping[str, Struct], namespace: str) -> Mapping[str, Value]:

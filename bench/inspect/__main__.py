@@ -55,6 +55,8 @@ def _measure(tries: int, seconds: float, console: Console, announce: Announce) -
         "estimate_error_p95": every.p95,
         "estimate_error_worst": every.worst,
         "estimate_error_worst_under": every.worst_under,
+        "estimate_error_p95_calibrated": every.calibrated_p95,
+        "estimate_error_worst_calibrated": every.calibrated_worst,
         "costs": [*sized.values(), *kinds],
         "speedups": {figure.kind: figure.speedup for figure in (*sized.values(), *kinds)},
         "accuracy": found,

@@ -113,7 +113,9 @@ def _access_log(settings: EnvoySettings) -> AccessLog:
             HttpGrpcAccessLogConfig(
                 common_config=common,
                 additional_request_headers_to_log=["traceparent"],
-                additional_response_headers_to_log=["content-type"],
+                # A gRPC answer that is an error from the start has its status among the headers.
+                additional_response_headers_to_log=["content-type", "grpc-status"],
+                additional_response_trailers_to_log=["grpc-status"],
             )
         ),
     )

@@ -54,3 +54,10 @@ def test_an_estimate_counts_events_or_bytes_up_to_the_requests_own_cap(
 
 def test_every_flag_envoy_can_set_has_its_short_name() -> None:
     assert set(FLAG_NAMES) == {field.name for field in pb.ResponseFlags.DESCRIPTOR.fields}
+
+
+@pytest.mark.parametrize(
+    ("grpc_status", "expected"), [("", Outcome.SERVED), ("0", Outcome.SERVED), ("8", Outcome.MODEL_ERROR)]
+)
+def test_a_grpc_answer_is_judged_by_its_own_status(grpc_status: str, expected: Outcome) -> None:
+    assert outcome("ADMIT", 200, "via_upstream", (), grpc_status=grpc_status, has_usage=False) is expected

@@ -392,3 +392,13 @@ def test_any_metadata_is_a_record_with_whole_numbers_or_none(
 
     for count in (record.prompt_tokens, record.output_tokens, record.cached_tokens, record.estimated_prompt_tokens):
         assert count is None or 0 <= count < 2**53
+
+
+@pytest.mark.parametrize("place", ["response_trailers", "response_headers"])
+def test_a_grpc_error_of_the_model_is_one_wherever_its_status_stands(logged: LOGGED, batch: BATCH, place: str) -> None:
+    entry = logged()
+    getattr(entry.response, place)["grpc-status"] = "13"
+
+    [record] = parse_records(batch(entry))
+
+    assert record.outcome is Outcome.MODEL_ERROR
