@@ -63,10 +63,20 @@ class TritonEnvironment:
                 self._build(requirements, progress)
                 _write_whole(self._marker, key)
 
-    def command(self, models: Path, *, http_port: int, grpc_port: int, metrics_port: int, shm_prefix: str) -> list[str]:
+    def command(
+        self,
+        models: Path,
+        *,
+        http_port: int,
+        grpc_port: int,
+        metrics_port: int,
+        shm_prefix: str,
+        exit_timeout_seconds: int = 5,
+    ) -> list[str]:
         """The command line of a server on loopback that serves every model in the repository `models`.
 
-        A model that fails to load does not end the server; `shm_prefix` is one `new_shm_prefix()` for each run.
+        A model that fails to load does not end the server; `shm_prefix` is one `new_shm_prefix()` for each run. Told to
+        end, the server drops what is not over after `exit_timeout_seconds`, and exits with 1.
         """
         return [
             str(self._triton / "bin" / "tritonserver"),
@@ -76,7 +86,7 @@ class TritonEnvironment:
             "--model-control-mode=explicit",
             "--load-model=*",
             "--exit-on-error=false",
-            "--exit-timeout-secs=5",
+            f"--exit-timeout-secs={exit_timeout_seconds}",
             "--http-address=127.0.0.1",
             f"--http-port={http_port}",
             "--grpc-address=127.0.0.1",

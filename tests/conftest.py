@@ -193,6 +193,8 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTriton]:
         grpc_port=ports.triton_grpc,
         metrics_port=ports.triton_metrics,
         shm_prefix=shm_prefix,
+        # Unloading takes its time where other tests' processes have the processors.
+        exit_timeout_seconds=45,
     )
     log = tmp_path_factory.mktemp("triton") / "triton.log"
     with log.open("wb") as output:
@@ -208,7 +210,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTriton]:
             yield running
         # Only now: with an idle connection open Triton waits for it as long as it may, and then just drops everything.
         process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
         assert remove_shared_memory(shm_prefix) == 0
     finally:
         if process.poll() is None:

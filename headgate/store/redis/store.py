@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ class RedisStore:
         self._turns = Turns()
         self._numbers = itertools.count(1)
         self._birth: str | None = None
+        self._recovers_until = -math.inf
         self._sidecars = 1
         self._asked: list[Asked] = []
         self._listeners: list[Callable[[Lease], None]] = []
@@ -119,8 +121,8 @@ class RedisStore:
 
     @property
     def is_answering(self) -> bool:
-        """Whether Redis gave an answer, and goes on to."""
-        return self._birth is not None and self._link.is_closed
+        """Whether Redis gave an answer, and goes on to; not while it is being told again what it has lost."""
+        return self._birth is not None and self._link.is_closed and self._clock() >= self._recovers_until
 
     @property
     def sidecars(self) -> int:
@@ -255,6 +257,8 @@ class RedisStore:
     def _take(self, outgoing: Outgoing, reply: Reply) -> None:
         now = self._clock()
         self._birth = reply.birth
+        if reply.is_recovering:
+            self._recovers_until = now + _RECOVERY_SECONDS
         # Not all have come back yet while Redis is being told again what it lost.
         self._sidecars = max(reply.sidecars, self._sidecars if reply.is_recovering else 1)
         self._holdings.released(outgoing.released)
