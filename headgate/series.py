@@ -7,6 +7,7 @@ Knows no metric by name.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -98,8 +99,9 @@ class Family(Collector, Generic[_Series]):
             self._series.setdefault(capped, self._new())
         return self._series[capped]
 
+    @abstractmethod
     def _new(self) -> _Series:
-        raise NotImplementedError
+        """A series nothing has been counted in."""
 
     def _shown(self) -> Iterator[tuple[str, _Series]]:
         rendered = self._rendered
