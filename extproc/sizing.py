@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import msgspec
 from msgspec.structs import replace
 
 from extproc.calibration import Correction
 from extproc.identity import Identity
 from extproc.inspection.request import InferenceRequest
 from extproc.media import with_media_priced
+from extproc.routing import capped_output_tokens
 from extproc.threshold import is_decisive, thresholds
 from headgate.policy.model import Model, Policy
-
-_QUOTE = b'"'
 
 
 def sized(
@@ -46,16 +42,6 @@ def is_worth_counting(
     """Whether an exact count, which takes its time, could change what is decided."""
     if model.tokenizer is None or not request.texts:
         return False
-    cap = identity.tier.output_tokens.max
-    asked = request.max_output_tokens or identity.tier.output_tokens.default or 0
-    output_tokens = (asked if cap is None else min(asked, cap)) * request.choices
+    output_tokens = capped_output_tokens(request.max_output_tokens, identity.tier.output_tokens, None) or 0
+    output_tokens *= request.choices
     return is_decisive(request.prompt_tokens, correction, thresholds(policy, identity, model, output_tokens))
-
-
-def plain_texts(texts: Sequence[str | msgspec.Raw]) -> list[str]:
-    """Texts as a tokenizer takes them: JSON strings unescaped, other JSON as it stands."""
-    return [text if isinstance(text, str) else _plain(bytes(text)) for text in texts]
-
-
-def _plain(raw: bytes) -> str:
-    return str(msgspec.json.decode(raw)) if raw.startswith(_QUOTE) else raw.decode("utf-8", "replace")

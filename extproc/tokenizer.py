@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
-from extproc.sizing import plain_texts
 from headgate.logs import FIELDS
 
 MAX_TEXT_CHARACTERS = 2 * 1024 * 1024
 """Beyond it counting takes longer than what it decides is worth."""
 _MAX_WAITING = 16
+_QUOTE = b'"'
 _log = logging.getLogger("headgate.tokenizer")
 
 Texts = Sequence[str | msgspec.Raw]
@@ -75,6 +75,15 @@ def _count(path: str, texts: Texts) -> int | None:
     else:
         return sum(len(encoding) for encoding in encodings) if encodings is not None else None
     return None
+
+
+def plain_texts(texts: Texts) -> list[str]:
+    """Texts as a tokenizer takes them: JSON strings unescaped, other JSON as it stands."""
+    return [text if isinstance(text, str) else _plain(bytes(text)) for text in texts]
+
+
+def _plain(raw: bytes) -> str:
+    return str(msgspec.json.decode(raw)) if raw.startswith(_QUOTE) else raw.decode("utf-8", "replace")
 
 
 @lru_cache(maxsize=64)

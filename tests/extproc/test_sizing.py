@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace as revised
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
 from extproc.calibration import NO_CORRECTION, Correction
 from extproc.identity import Identity
 from extproc.inspection.request import InferenceRequest
-from extproc.sizing import counted, is_worth_counting, plain_texts, sized
+from extproc.sizing import counted, is_worth_counting, sized
 from headgate.policy.model import Model, Policy, Protocol
 
 REQUEST = InferenceRequest(
@@ -80,9 +79,3 @@ def test_without_texts_or_a_tokenizer_nothing_is_counted(
     assert not is_worth_counting(
         policy, who, revised(model, tokenizer=tokenizer), replace(REQUEST, **change), NO_CORRECTION
     )
-
-
-def test_texts_are_told_to_a_tokenizer_as_the_model_reads_them() -> None:
-    texts = ("plain \\n", msgspec.Raw(b'"a \\u00fc\\n"'), msgspec.Raw(b'{"type": "object"}'))
-
-    assert plain_texts(texts) == ["plain \\n", "a ü\n", '{"type": "object"}']

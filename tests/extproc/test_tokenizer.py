@@ -8,10 +8,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from extproc.tokenizer import MAX_TEXT_CHARACTERS, Tokenizers
+from extproc.tokenizer import MAX_TEXT_CHARACTERS, Tokenizers, plain_texts
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +89,9 @@ async def test_when_too_many_wait_the_next_is_told_at_once(tokenizers: Tokenizer
     await asyncio.wait_for(all_answered.wait(), 60)
     assert refused_at_once == [None] * 4
     assert None not in answers[4:]
+
+
+def test_texts_are_told_to_a_tokenizer_as_the_model_reads_them() -> None:
+    texts = ("plain \\n", msgspec.Raw(b'"a \\u00fc\\n"'), msgspec.Raw(b'{"type": "object"}'))
+
+    assert plain_texts(texts) == ["plain \\n", "a ü\n", '{"type": "object"}']
