@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from headgate.pb import accesslog_pb2 as pb
 from headgate.record import RequestRecord
+from tests import records
 
 DECISION: Mapping[str, Any] = {
     "request_id": "r-1",
@@ -86,38 +87,7 @@ def batch() -> Callable[..., bytes]:
     return batch_of
 
 
-def finished_request(**fields: Any) -> RequestRecord:
-    known: dict[str, Any] = {
-        "request_id": "r-1",
-        "tenant": "acme",
-        "tier": "premium",
-        "model": "assistant",
-        "cluster": "best",
-        "protocol": "openai",
-        "operation": "chat",
-        "verdict": "ADMIT",
-        "reason": "",
-        "status": 200,
-        "details": "via_upstream",
-        "duration_seconds": 3.5,
-        "first_byte_seconds": 0.25,
-        "queue_wait_seconds": 0.0,
-        "request_bytes": 700,
-        "response_bytes": 2048,
-        "attempts": 1,
-        "prompt_tokens": 131,
-        "output_tokens": 64,
-        "cached_tokens": None,
-        "estimated_prompt_tokens": 120,
-        "charged_tokens": 632,
-        "is_stream": True,
-        "upstream_sent_seconds": 0.125,
-        "last_byte_seconds": 3.4,
-    }
-    return RequestRecord(**known | fields)
-
-
 @pytest.fixture(scope="session")
 def finished() -> Callable[..., RequestRecord]:
     """A record of a stream that went well, but for these fields."""
-    return finished_request
+    return records.finished

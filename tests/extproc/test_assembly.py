@@ -10,6 +10,7 @@ from extproc.assembly import assemble
 from headgate.lifecycle import Process
 from headgate.record import RequestRecord
 from headgate.settings import Settings
+from tests import records
 
 POLICY = """
 apiVersion: headgate/v1
@@ -32,29 +33,11 @@ def process(tmp_path: Path) -> Process:
 
 
 def ended(status: int) -> RequestRecord:
-    return RequestRecord(
-        request_id="",
-        tenant="public",
-        tier="standard",
-        model="assistant",
-        cluster="learnt",
-        protocol="openai",
-        operation="chat",
-        verdict="ADMIT",
-        reason="",
-        status=status,
-        details="via_upstream",
-        duration_seconds=0.0,
-        first_byte_seconds=None,
-        queue_wait_seconds=0.0,
-        request_bytes=0,
-        response_bytes=0,
-        attempts=1,
-        prompt_tokens=None,
-        output_tokens=None,
-        cached_tokens=None,
-        estimated_prompt_tokens=10,
-        charged_tokens=10,
+    nothing = dict.fromkeys(
+        ("first_byte_seconds", "prompt_tokens", "output_tokens", "upstream_sent_seconds", "last_byte_seconds")
+    )
+    return records.finished(
+        tier="standard", tenant="public", cluster="learnt", status=status, is_stream=False, **nothing
     )
 
 

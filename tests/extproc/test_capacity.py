@@ -18,6 +18,7 @@ from extproc.server_load import ServerLoad
 from headgate.policy.model import Capacity, Policy, Queue, Rung
 from headgate.record import RequestRecord
 from headgate.store import LeaseRequest
+from tests import records
 
 AUTO = Capacity(auto=True)
 PLENTY = 10_000
@@ -25,31 +26,17 @@ PLENTY = 10_000
 
 def ended(**fields: Any) -> RequestRecord:
     """A streamed answer of 100 tokens at 20 ms each, whose first came after 0.2 s."""
-    known: dict[str, Any] = {
-        "request_id": "",
-        "tenant": "acme",
-        "tier": "premium",
-        "model": "assistant",
-        "cluster": "best",
-        "protocol": "openai",
-        "operation": "chat",
-        "verdict": "ADMIT",
-        "reason": "",
-        "status": 200,
-        "details": "via_upstream",
+    known = {
         "duration_seconds": 2.2,
         "first_byte_seconds": 0.2,
-        "queue_wait_seconds": 0.0,
-        "request_bytes": 0,
-        "response_bytes": 0,
-        "attempts": 1,
         "prompt_tokens": 1000,
         "output_tokens": 101,
-        "cached_tokens": None,
         "estimated_prompt_tokens": 900,
-        "charged_tokens": 1000,
+        "is_stream": False,
+        "upstream_sent_seconds": None,
+        "last_byte_seconds": None,
     }
-    return RequestRecord(**(known | fields))
+    return records.finished(**known | fields)
 
 
 class Tracked:

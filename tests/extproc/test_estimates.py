@@ -7,18 +7,11 @@ import pytest
 from extproc.calibration import NO_CORRECTION
 from extproc.estimates import Estimates
 from headgate.record import RequestRecord
+from tests import records
 
 
 def finished(**fields: object) -> RequestRecord:
-    known: dict[str, object] = {
-        "request_id": "r-1", "tenant": "acme", "tier": "premium", "model": "assistant", "cluster": "best",
-        "protocol": "openai", "operation": "chat", "verdict": "ADMIT", "reason": "", "status": 200,
-        "details": "via_upstream", "duration_seconds": 1.0, "first_byte_seconds": 0.2, "queue_wait_seconds": 0.0,
-        "request_bytes": 4000, "response_bytes": 900, "attempts": 1, "prompt_tokens": 1300, "output_tokens": 80,
-        "cached_tokens": None, "estimated_prompt_tokens": 1000, "charged_tokens": 1512,
-        "uncorrected_prompt_tokens": 1000,
-    }  # fmt: skip
-    return RequestRecord(**known | fields)  # type: ignore[arg-type]
+    return records.finished(**{"prompt_tokens": 1300, "output_tokens": 80, "uncorrected_prompt_tokens": 1000} | fields)
 
 
 def taught(*, times: int = 64, **fields: object) -> Estimates:

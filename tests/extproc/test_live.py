@@ -19,6 +19,7 @@ from headgate.policy.model import Policy, Queue
 from headgate.record import RequestRecord
 from headgate.store import LeaseRequest
 from headgate.store.memory import MemoryStore
+from tests import records
 
 
 class Sidecar:
@@ -52,12 +53,7 @@ def sidecar(policy: Policy) -> Sidecar:
 
 
 def finished(tenant: str, tokens: int) -> RequestRecord:
-    return RequestRecord(
-        request_id="r", tenant=tenant, tier="premium", model="assistant", cluster="best", protocol="openai",
-        operation="chat", verdict="ADMIT", reason="", status=200, details="", duration_seconds=1.0,
-        first_byte_seconds=0.5, queue_wait_seconds=0.0, request_bytes=1, response_bytes=1, attempts=1, prompt_tokens=0,
-        output_tokens=tokens, cached_tokens=None, estimated_prompt_tokens=0, charged_tokens=tokens, is_stream=True,
-    )  # fmt: skip
+    return records.finished(tenant=tenant, prompt_tokens=0, output_tokens=tokens, first_byte_seconds=0.5)
 
 
 def test_a_cluster_tells_what_runs_what_waits_and_how_full_it_is(sidecar: Sidecar) -> None:

@@ -17,7 +17,7 @@ import headgate.policy
 from headgate.pb import ratelimit_pb2 as pb
 from headgate.policy.load import load_policy
 from headgate.policy.model import Tenant, TenantLimits
-from headgate.record import RecordFeed, RequestRecord
+from headgate.record import RecordFeed
 from headgate.redis.connection import connect
 from headgate.redis.settings import RedisSettings
 from headgate.transport.grpcio import GrpcioServer
@@ -29,6 +29,7 @@ from ratelimit.redis_store import RedisStore
 from ratelimit.service import RateLimitService
 from ratelimit.settlement import Settlement
 from ratelimit.stats import Stats
+from tests import records
 
 PATIENCE_SECONDS = 10.0
 T = 1_000_000.0
@@ -38,29 +39,8 @@ LIMITS = {
     "acme": TenantLimits(requests_per_minute=50, tokens_per_minute=1000, cached_token_weight=0.25),
     "globex": TenantLimits(tokens_per_minute=1000),
 }
-RECORD = RequestRecord(
-    request_id="r1",
-    tenant="acme",
-    tier="premium",
-    model="assistant",
-    cluster="best",
-    protocol="openai",
-    operation="chat",
-    verdict="ADMIT",
-    reason="",
-    status=200,
-    details="via_upstream",
-    duration_seconds=1.0,
-    first_byte_seconds=0.1,
-    queue_wait_seconds=0.0,
-    request_bytes=10,
-    response_bytes=10,
-    attempts=1,
-    prompt_tokens=100,
-    output_tokens=50,
-    cached_tokens=None,
-    estimated_prompt_tokens=120,
-    charged_tokens=400,
+RECORD = records.finished(
+    request_id="r1", prompt_tokens=100, output_tokens=50, estimated_prompt_tokens=120, charged_tokens=400
 )
 
 

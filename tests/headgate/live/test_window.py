@@ -11,20 +11,14 @@ from headgate.live.window import OTHER, WINDOW_SECONDS, RecentRequests, Usage
 from headgate.policy.load import load_policy
 from headgate.record import RequestRecord
 from headgate.settings import DEFAULT_POLICY
+from tests import records
 
 POLICY = load_policy(DEFAULT_POLICY.read_bytes(), "default.yaml")
 """A million prompt tokens on `best` cost half a dollar, of output one and a half."""
 
 
 def finished(**fields: Any) -> RequestRecord:
-    known = {
-        "request_id": "r-1", "tenant": "acme", "tier": "premium", "model": "assistant", "cluster": "best",
-        "protocol": "openai", "operation": "chat", "verdict": "ADMIT", "reason": "", "status": 200, "details": "",
-        "duration_seconds": 1.0, "first_byte_seconds": 0.25, "queue_wait_seconds": 0.0, "request_bytes": 10,
-        "response_bytes": 10, "attempts": 1, "prompt_tokens": 30, "output_tokens": 70, "cached_tokens": None,
-        "estimated_prompt_tokens": 40, "charged_tokens": 100, "is_stream": True,
-    }  # fmt: skip
-    return RequestRecord(**known | fields)
+    return records.finished(**{"prompt_tokens": 30, "output_tokens": 70, "estimated_prompt_tokens": 40} | fields)
 
 
 class Window:
