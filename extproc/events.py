@@ -169,47 +169,6 @@ class ReleaseLease(msgspec.Struct, frozen=True):
     lease: Lease
 
 
-class Forward(msgspec.Struct, frozen=True, kw_only=True):
-    """Let the request go on.
-
-    Attributes:
-        set_headers: request headers to overwrite, names in lower case.
-        remove_headers: names of request headers that do not go on.
-        body: the new body; None keeps the client's.
-        metadata: what the other filters and the access log are told.
-    """
-
-    phase: Phase
-    set_headers: Mapping[str, str] = {}
-    remove_headers: tuple[str, ...] = ()
-    body: bytes | None = None
-    metadata: Mapping[str, str | float] = {}
-
-
-class SendBody(msgspec.Struct, frozen=True):
-    """Send the model server this much more of a duplex body; `is_end` when it is all."""
-
-    body: bytes
-    is_end: bool
-
-
-class Respond(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer the client from here; the request goes no further."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    grpc_status: StatusCode
-    details: str
-    metadata: Mapping[str, str | float] = {}
-
-
-class Continue(msgspec.Struct, frozen=True):
-    """Nothing to change in this phase."""
-
-    phase: Phase
-
-
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What was decided, for logs, metrics and traces; emitted once per request.
 
@@ -232,6 +191,58 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     queue_wait_seconds: float = 0.0
     traceparent: str = ""
     uncorrected_prompt_tokens: int = 0
+
+    @property
+    def text(self) -> str:
+        """What the client is told in `x-headgate-decision`."""
+        return decision_text(self.verdict, self.reason, self.queue_wait_seconds)
+
+
+def decision_text(verdict: str, reason: str, wait_seconds: float = 0.0) -> str:
+    """`verdict; reason=...; wait=...ms`, as far as there is a reason or a wait."""
+    text = verdict.lower() + (f"; reason={reason}" if reason else "")
+    return f"{text}; wait={wait_seconds * 1000:.0f}ms" if wait_seconds else text
+
+
+class Forward(msgspec.Struct, frozen=True, kw_only=True):
+    """Let the request go on.
+
+    Attributes:
+        set_headers: request headers to overwrite, names in lower case.
+        remove_headers: names of request headers that do not go on.
+        body: the new body; None keeps the client's.
+        decision: what the other filters and the access log are told.
+    """
+
+    phase: Phase
+    set_headers: Mapping[str, str] = {}
+    remove_headers: tuple[str, ...] = ()
+    body: bytes | None = None
+    decision: Decision | None = None
+
+
+class SendBody(msgspec.Struct, frozen=True):
+    """Send the model server this much more of a duplex body; `is_end` when it is all."""
+
+    body: bytes
+    is_end: bool
+
+
+class Respond(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer the client from here; the request goes no further."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    grpc_status: StatusCode
+    details: str
+    decision: Decision | None = None
+
+
+class Continue(msgspec.Struct, frozen=True):
+    """Nothing to change in this phase."""
+
+    phase: Phase
 
 
 class Report(msgspec.Struct, frozen=True):

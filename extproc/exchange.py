@@ -6,8 +6,6 @@ machine needs from outside comes back as an event. Each message of Envoy's gets 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from msgspec.structs import replace
 
 from extproc import answers, refusal
@@ -61,7 +59,7 @@ from extproc.refusal import Refusal
 from extproc.rewrite import Rewrite, rewrite
 from extproc.routing import NoDestination, Signals, find_route
 from extproc.sizing import counted, is_worth_counting, sized
-from extproc.stamps import metadata, routed, stamp
+from extproc.stamps import routed, stamp
 from headgate.policy.model import OnStoreFailure, Policy, Queue
 from headgate.store import Lease, LeaseRequest
 from headgate.transport import StatusCode
@@ -223,7 +221,7 @@ class Exchange:
 
     def _refuse_piece(self, refused: Refusal) -> list[Effect]:
         # The decision on the stream has been reported; what follows is between Envoy and the client.
-        return [self._respond(refused, {})] if self._course is not None else self._reject(refused)
+        return [self._respond(refused)] if self._course is not None else self._reject(refused)
 
     def _route(self, identity: Identity, request: InferenceRequest, body: bytes) -> list[Effect]:
         if request.model not in self._policy.models:
@@ -293,7 +291,7 @@ class Exchange:
             set_headers=stamp(identity, attempt.request.model) | routed(destination, changed, group),
             remove_headers=(ENCODING_HEADER,) if changed.body is not None and ENCODING_HEADER in self._headers else (),
             body=changed.body,
-            metadata=metadata(decided),
+            decision=decided,
         )
         return [forward, *pieces, Report(decided)]
 
@@ -313,7 +311,7 @@ class Exchange:
         is_question = self._target.operation is Operation.METADATA
         headers = question.headers if is_question else stamp(identity, self._target.model or "") | question.headers
         decided = self._decision(Verdict.ADMIT, "", 200)
-        forward = Forward(phase=self._phase, set_headers=headers, body=question.body, metadata=metadata(decided))
+        forward = Forward(phase=self._phase, set_headers=headers, body=question.body, decision=decided)
         return [forward, Report(decided)]
 
     def _on_refused(self, refused: LeaseRefused, now: float) -> list[Effect]:
@@ -367,16 +365,16 @@ class Exchange:
         if self._attempt is not None:
             self._attempt.body = b""
         # The slot first: the client may be gone, and then nothing after its answer happens.
-        return [*self._release(), self._respond(refused, metadata(decided)), Report(decided)]
+        return [*self._release(), self._respond(refused, decided), Report(decided)]
 
-    def _respond(self, refused: Refusal, told: Mapping[str, str | float]) -> Respond:
+    def _respond(self, refused: Refusal, decided: Decision | None = None) -> Respond:
         return Respond(
             status=refused.status,
             headers=refused.headers(self._target.protocol),
             body=refused.body(self._target.protocol),
             grpc_status=refused.grpc_status,
             details=f"headgate_{refused.reason}",
-            metadata=told,
+            decision=decided,
         )
 
     def _on_end(self) -> list[Effect]:

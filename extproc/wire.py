@@ -1,20 +1,20 @@
 """Envoy's ext_proc messages <-> our events and replies. Total: any bytes Envoy can send have an event.
 
-The only module of this package that names a protobuf type.
+Only this module and those it builds on name protobuf types.
 """
 
 from __future__ import annotations
 
 import functools
-import struct
 from collections.abc import Mapping
 
-from google.protobuf.message import DecodeError, Message
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.message import DecodeError
 
+from extproc.dynamic_metadata import dynamic_metadata
 from extproc.events import (
     BodyReceived,
     Continue,
+    Decision,
     Event,
     Forward,
     HeadersReceived,
@@ -25,11 +25,11 @@ from extproc.events import (
     SendBody,
 )
 from extproc.headers import Headers
+from extproc.wire_format import nested, tag_of
 from headgate.pb import ext_proc_pb2 as pb
 from headgate.transport import RpcError, StatusCode
 
 SERVICE_NAME = "envoy.service.ext_proc.v3.ExternalProcessor"
-METADATA_NAMESPACE = "headgate"
 _FULL_DUPLEX = pb.ProcessingMode.FULL_DUPLEX_STREAMED
 
 
@@ -65,11 +65,15 @@ def build_response(reply: Reply, decision_seconds: float = 0.0) -> bytes:
         case Continue(phase):
             return _CONTINUE[phase]
         case Forward():
-            return _forward(reply) + _dynamic_metadata(reply.metadata, decision_seconds)
+            return _with_decision(_forward(reply), reply.decision, decision_seconds)
         case SendBody(body, is_end):
             return _send_body(body, is_end=is_end)
         case Respond():
-            return _respond(reply) + _dynamic_metadata(reply.metadata, decision_seconds)
+            return _with_decision(_respond(reply), reply.decision, decision_seconds)
+
+
+def _with_decision(response: bytes, decision: Decision | None, decision_seconds: float) -> bytes:
+    return response if decision is None else response + dynamic_metadata(decision, decision_seconds)
 
 
 def _headers(headers: pb.HeaderMap) -> Headers:
@@ -86,10 +90,10 @@ def _forward(forward: Forward) -> bytes:
     mutation = _header_options(forward.set_headers)
     if forward.remove_headers:
         mutation += pb.HeaderMutation(remove_headers=forward.remove_headers).SerializeToString()
-    common = _nested(_HEADER_MUTATION, mutation)
+    common = nested(_HEADER_MUTATION, mutation)
     if forward.body is not None:
-        common += _nested(_BODY_MUTATION, _nested(_NEW_BODY, forward.body))
-    return _nested(_PHASES[forward.phase], _nested(_COMMON, common + _CLEAR_ROUTE_CACHE))
+        common += nested(_BODY_MUTATION, nested(_NEW_BODY, forward.body))
+    return nested(_PHASES[forward.phase], nested(_COMMON, common + _CLEAR_ROUTE_CACHE))
 
 
 def _send_body(body: bytes, *, is_end: bool) -> bytes:
@@ -111,9 +115,6 @@ def _respond(respond: Respond) -> bytes:
     return response.SerializeToString()
 
 
-# A reply is mostly the same few headers and words: they are serialised once, and put together as bytes.
-
-
 def _header_options(headers: Mapping[str, str]) -> bytes:
     return b"".join([_header_option(name, value) for name, value in headers.items()])
 
@@ -125,77 +126,12 @@ def _header_option(name: str, value: str) -> bytes:
     return pb.HeaderMutation(set_headers=[option]).SerializeToString()
 
 
-def _dynamic_metadata(metadata: Mapping[str, str | float], decision_seconds: float) -> bytes:
-    if not metadata:
-        return b""
-    fields = [_server_timing(metadata.get("queue_wait_seconds", 0.0), decision_seconds)]
-    for name, value in metadata.items():
-        if not isinstance(value, str):
-            fields.append(_number_field(name) + _DOUBLE.pack(value))
-        elif name == "request_id":
-            # No other request has it: kept, it would only push out what many have.
-            fields.append(_text_field(name, value))
-        else:
-            fields.append(_common_text_field(name, value))
-    namespace = _NAMESPACE_NAME + _nested(_MAP_VALUE, _nested(_STRUCT_VALUE, b"".join(fields)))
-    return _nested(_DYNAMIC_METADATA, _nested(_STRUCT_FIELDS, namespace))
-
-
-def _server_timing(wait_seconds: str | float, decision_seconds: float) -> bytes:
-    """The value of the client's `server-timing` header (https://www.w3.org/TR/server-timing/), in milliseconds."""
-    text = b"hg-queue;dur=%.1f, hg-decide;dur=%.2f" % (float(wait_seconds) * 1e3, decision_seconds * 1e3)
-    return _nested(_STRUCT_FIELDS, _SERVER_TIMING_NAME + _nested(_MAP_VALUE, _nested(_STRING_VALUE, text)))
-
-
-def _text_field(name: str, value: str) -> bytes:
-    text = _nested(_MAP_VALUE, _nested(_STRING_VALUE, value.encode()))
-    return _nested(_STRUCT_FIELDS, _nested(_MAP_KEY, name.encode()) + text)
-
-
-_common_text_field = functools.lru_cache(maxsize=4096)(_text_field)
-
-
-@functools.lru_cache(maxsize=64)
-def _number_field(name: str) -> bytes:
-    """A number's field but for the eight bytes of the number itself, which come last."""
-    return Struct(fields={name: Value(number_value=0.0)}).SerializeToString()[: -_DOUBLE.size]
-
-
-def _nested(tag: bytes, payload: bytes) -> bytes:
-    """A length-delimited field (https://protobuf.dev/programming-guides/encoding/)."""
-    size = len(payload)
-    if size <= 0x7F:
-        return tag + _SHORT[size] + payload
-    if size <= 0x3FFF:
-        return tag + bytes((size & 0x7F | 0x80, size >> 7)) + payload
-    length = bytearray()
-    while size > 0x7F:
-        length.append(size & 0x7F | 0x80)
-        size >>= 7
-    length.append(size)
-    return tag + length + payload
-
-
-def _tag(message: type[Message], field: str) -> bytes:
-    return bytes([message.DESCRIPTOR.fields_by_name[field].number << 3 | 2])
-
-
-_SHORT = [bytes([size]) for size in range(0x80)]
-_DOUBLE = struct.Struct("<d")
-_PHASES = {phase: _tag(pb.ProcessingResponse, phase) for phase in Phase}
-_COMMON = _tag(pb.HeadersResponse, "response")
-_HEADER_MUTATION = _tag(pb.CommonResponse, "header_mutation")
-_BODY_MUTATION = _tag(pb.CommonResponse, "body_mutation")
+_PHASES = {phase: tag_of(pb.ProcessingResponse, phase) for phase in Phase}
+_COMMON = tag_of(pb.HeadersResponse, "response")
+_HEADER_MUTATION = tag_of(pb.CommonResponse, "header_mutation")
+_BODY_MUTATION = tag_of(pb.CommonResponse, "body_mutation")
 _CLEAR_ROUTE_CACHE = pb.CommonResponse(clear_route_cache=True).SerializeToString()
-_NEW_BODY = _tag(pb.BodyMutation, "body")
-_DYNAMIC_METADATA = _tag(pb.ProcessingResponse, "dynamic_metadata")
-_STRUCT_FIELDS = _tag(Struct, "fields")
-_STRUCT_VALUE = _tag(Value, "struct_value")
-_STRING_VALUE = _tag(Value, "string_value")
-_MAP_VALUE = _tag(Struct.FieldsEntry, "value")
-_MAP_KEY = _tag(Struct.FieldsEntry, "key")
-_SERVER_TIMING_NAME = _nested(_MAP_KEY, b"server_timing")
-_NAMESPACE_NAME = _nested(_MAP_KEY, METADATA_NAMESPACE.encode())
+_NEW_BODY = tag_of(pb.BodyMutation, "body")
 
 
 def _continue(phase: Phase) -> bytes:

@@ -120,6 +120,22 @@ def test_a_request_is_admitted_and_holds_its_slot_until_its_stream_ends(policy: 
             priority=0,
         )
     ]
+    decided = Decision(
+        request_id="r-1",
+        verdict=Verdict.ADMIT,
+        reason="",
+        status=200,
+        tenant="acme",
+        tier="premium",
+        model="assistant",
+        cluster="best",
+        protocol="openai",
+        operation="text_completion",
+        prompt_tokens=HELLO_TOKENS,
+        max_output_tokens=1000,
+        charged_tokens=HELLO_TOKENS + 1000,
+        uncorrected_prompt_tokens=HELLO_TOKENS,
+    )
     new_body = b'{"model":"llama-70b","prompt":"%b","max_tokens":1000}' % HELLO.encode()
     assert exchange.receive(LeaseGranted(LEASE), 0.002) == [
         Forward(
@@ -132,42 +148,9 @@ def test_a_request_is_admitted_and_holds_its_slot_until_its_stream_ends(policy: 
                 "content-length": str(len(new_body)),
             },
             body=new_body,
-            metadata={
-                "request_id": "r-1",
-                "tenant": "acme",
-                "tier": "premium",
-                "model": "assistant",
-                "cluster": "best",
-                "protocol": "openai",
-                "operation": "text_completion",
-                "verdict": "ADMIT",
-                "reason": "",
-                "decision": "admit",
-                "prompt_tokens": HELLO_TOKENS,
-                "max_output_tokens": 1000,
-                "charged_tokens": HELLO_TOKENS + 1000,
-                "queue_wait_seconds": 0.0,
-                "uncorrected_prompt_tokens": HELLO_TOKENS,
-            },
+            decision=decided,
         ),
-        Report(
-            Decision(
-                request_id="r-1",
-                verdict=Verdict.ADMIT,
-                reason="",
-                status=200,
-                tenant="acme",
-                tier="premium",
-                model="assistant",
-                cluster="best",
-                protocol="openai",
-                operation="text_completion",
-                prompt_tokens=HELLO_TOKENS,
-                max_output_tokens=1000,
-                charged_tokens=HELLO_TOKENS + 1000,
-                uncorrected_prompt_tokens=HELLO_TOKENS,
-            )
-        ),
+        Report(decided),
     ]
     assert exchange.receive(OtherReceived(Phase.RESPONSE_TRAILERS), 5.0) == [Continue(Phase.RESPONSE_TRAILERS)]
     assert exchange.receive(StreamEnded(), 6.0) == [ReleaseLease(LEASE)]
@@ -196,13 +179,10 @@ def test_a_tiers_default_is_written_into_a_request_that_names_no_limit(policy: P
 
 
 def test_the_reason_of_a_route_is_the_reason_of_the_decision(policy: Policy, signals: Any) -> None:
-    metadata = admit(Exchange(policy, signals), "globex").metadata
+    decision = admit(Exchange(policy, signals), "globex").decision
 
-    assert (metadata["verdict"], metadata["reason"], metadata["decision"]) == (
-        "ADMIT",
-        "everyone",
-        "admit; reason=everyone",
-    )
+    assert decision is not None
+    assert (decision.verdict, decision.reason, decision.text) == ("ADMIT", "everyone", "admit; reason=everyone")
 
 
 def test_headers_a_client_made_up_are_overwritten(policy: Policy, signals: Any) -> None:
@@ -230,10 +210,11 @@ def test_a_charge_beyond_what_envoy_can_count_is_the_most_it_can(signals: Any, r
         clusters={"standard": {"capacity": Capacity()}}, tiers={"interactive": {"output_tokens": OutputTokens()}}
     )
 
-    metadata = admit(Exchange(unlimited, signals), "globex", max_tokens=2**31 - 1).metadata
+    decision = admit(Exchange(unlimited, signals), "globex", max_tokens=2**31 - 1).decision
 
+    assert decision is not None
     # A larger addend makes Envoy leave the descriptor out, and with it the tenant's token limit.
-    assert metadata["charged_tokens"] == 10**9
+    assert decision.charged_tokens == 10**9
 
 
 # who
@@ -283,7 +264,7 @@ def test_what_the_headers_show_is_refused_before_a_byte_of_the_body(
     respond, decision = refusal_of(Exchange(policy, signals).receive(received, 0.0))
 
     assert (respond.status, decision.reason) == (status, reason)
-    assert respond.metadata["verdict"] == "REJECT"
+    assert respond.decision.verdict == "REJECT"
 
 
 @pytest.mark.parametrize(
@@ -430,8 +411,8 @@ def test_a_full_cluster_is_waited_for_and_the_wait_is_told(policy: Policy, signa
 
     assert isinstance(forward, Forward)
     assert isinstance(report, Report)
-    assert forward.metadata["decision"] == "queue; wait=750ms"
-    assert (forward.metadata["verdict"], forward.metadata["queue_wait_seconds"]) == ("QUEUE", 0.75)
+    assert forward.decision.text == "queue; wait=750ms"
+    assert (forward.decision.verdict, forward.decision.queue_wait_seconds) == ("QUEUE", 0.75)
     assert (report.decision.verdict, report.decision.queue_wait_seconds) == (Verdict.QUEUE, 0.75)
     assert exchange.receive(StreamEnded(), 3.0) == [ReleaseLease(LEASE)]
 
@@ -453,7 +434,7 @@ def test_after_the_queue_a_request_runs_smaller_and_the_reason_is_the_queues(
     assert forward.body is not None
     assert json.loads(forward.body) == {"model": "llama-1b", "prompt": HELLO, "max_tokens": 300}
     assert forward.set_headers["x-model-cluster"] == "fast.openai"
-    assert forward.metadata["decision"] == f"degrade; reason={queue_reason}; wait=2000ms"
+    assert forward.decision.text == f"degrade; reason={queue_reason}; wait=2000ms"
     assert isinstance(report, Report)
     assert (report.decision.verdict, report.decision.cluster) == (Verdict.DEGRADE, "fast")
 
@@ -496,7 +477,7 @@ def test_a_limit_of_ones_own_is_waited_for_and_then_refused_but_never_degraded(
     assert isinstance(joining, JoinQueue)
     assert (respond.status, decision.verdict, decision.reason) == (429, Verdict.REJECT, "queue_timeout")
     assert decision.queue_wait_seconds == 2.0
-    assert respond.metadata["decision"] == "reject; reason=queue_timeout; wait=2000ms"
+    assert respond.decision.text == "reject; reason=queue_timeout; wait=2000ms"
 
 
 def test_where_a_tier_only_rejects_the_scope_is_the_reason(policy: Policy, signals: Any) -> None:
@@ -524,7 +505,7 @@ def test_a_tier_that_degrades_before_it_queues_waits_for_its_first_choice(
     assert steps == [(AcquireLease, "best"), (AcquireLease, "fast"), (AcquireLease, "tiny"), (JoinQueue, "best")]
     [forward, _] = exchange.receive(LeaseGranted(LEASE, 0.5), 0.6)
     assert isinstance(forward, Forward)
-    assert (forward.metadata["verdict"], forward.metadata["cluster"]) == ("QUEUE", "best")
+    assert (forward.decision.verdict, forward.decision.cluster) == ("QUEUE", "best")
 
 
 def test_the_first_refusal_begins_a_degradation_and_the_next_request_starts_degraded(
@@ -542,7 +523,7 @@ def test_the_first_refusal_begins_a_degradation_and_the_next_request_starts_degr
     assert isinstance(acquire, AcquireLease)
     assert acquire.request.cluster == "fast"
     assert isinstance(forward, Forward)
-    assert forward.metadata["decision"] == "degrade; reason=cluster_recovering"
+    assert forward.decision.text == "degrade; reason=cluster_recovering"
     assert isinstance(report, Report)
     assert report.decision.reason == "cluster_recovering"
 
@@ -559,7 +540,7 @@ def test_a_degraded_tier_takes_the_room_its_first_choice_has_before_it_is_told_n
     assert isinstance(acquire, AcquireLease)
     assert acquire.request.cluster == "standard"
     assert isinstance(forward, Forward)
-    assert (forward.metadata["verdict"], forward.metadata["reason"]) == ("ADMIT", "everyone")
+    assert (forward.decision.verdict, forward.decision.reason) == ("ADMIT", "everyone")
 
 
 def test_a_refusal_of_ones_own_scope_degrades_nobody_else(policy: Policy, signals: Any) -> None:
@@ -605,7 +586,7 @@ def test_any_other_path_goes_on_within_its_tenants_concurrency(policy: Policy, s
     [forward, _] = exchange.receive(LeaseGranted(LEASE), 0.001)
     assert isinstance(forward, Forward)
     assert forward.phase is HEADERS
-    assert (forward.set_headers["x-headgate-tenant"], forward.metadata["charged_tokens"]) == ("hobby", 0)
+    assert (forward.set_headers["x-headgate-tenant"], forward.decision.charged_tokens) == ("hobby", 0)
     assert exchange.receive(BodyReceived(b"anything", is_end=True), 0.002) == [Continue(BODY)]
     assert exchange.receive(StreamEnded(), 1.0) == [ReleaseLease(LEASE)]
 
@@ -922,4 +903,4 @@ def test_an_anthropic_client_runs_where_messages_are_served_and_its_images_count
     assert (acquire.request.cluster, acquire.request.tokens) == ("standard", 500 + 4 + 5)
     assert isinstance(forward, Forward)
     assert forward.set_headers["x-model-cluster"] == "standard"
-    assert (forward.metadata["protocol"], forward.metadata["operation"]) == ("anthropic", "messages")
+    assert (forward.decision.protocol, forward.decision.operation) == ("anthropic", "messages")

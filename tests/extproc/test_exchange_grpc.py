@@ -144,9 +144,9 @@ def test_an_infer_is_renamed_and_capped(exchange: Exchange) -> None:
     assert forward.set_headers["x-model-cluster"] == "best.kserve_grpc"
     assert forward.set_headers["content-length"] == str(len(forward.body or b""))
     assert ":path" not in forward.set_headers
-    assert forward.metadata["protocol"] == "kserve_grpc"
-    assert forward.metadata["operation"] == "infer"
-    assert forward.metadata["max_output_tokens"] == 100
+    assert forward.decision.protocol == "kserve_grpc"
+    assert forward.decision.operation == "infer"
+    assert forward.decision.max_output_tokens == 100
     expected = infer("ensemble", max_tokens=100)
     assert sent(forward.body) == [expected]
 

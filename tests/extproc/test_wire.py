@@ -9,9 +9,11 @@ from google.protobuf.json_format import MessageToDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extproc.dynamic_metadata import dynamic_metadata
 from extproc.events import (
     BodyReceived,
     Continue,
+    Decision,
     Forward,
     HeadersReceived,
     OtherReceived,
@@ -19,10 +21,13 @@ from extproc.events import (
     Reply,
     Respond,
     SendBody,
+    Verdict,
 )
 from extproc.wire import build_response, parse_request
 from headgate.pb import ext_proc_pb2 as pb
 from headgate.transport import RpcError, StatusCode
+
+DECISION = Decision(request_id="r-1", verdict=Verdict.ADMIT, reason="", status=200)
 
 
 def headers_message(*headers: pb.HeaderValue, is_end: bool = False) -> bytes:
@@ -151,10 +156,9 @@ def test_forward_overwrites_headers_and_routes_anew(phase: Phase) -> None:
     forward = Forward(
         phase=phase,
         set_headers={"x-model-cluster": "best", ":path": "/v2/models/\u00e9"},
-        metadata={"tenant": "acme", "charged_tokens": 612, "queue_wait_seconds": 0.25},
     )
 
-    response = pb.ProcessingResponse.FromString(build_response(forward, 0.00042))
+    response = pb.ProcessingResponse.FromString(build_response(forward))
 
     common = getattr(response, phase.value).response
     assert [(o.header.key, o.header.raw_value, o.append_action) for o in common.header_mutation.set_headers] == [
@@ -163,14 +167,7 @@ def test_forward_overwrites_headers_and_routes_anew(phase: Phase) -> None:
     ]
     assert common.clear_route_cache
     assert not common.HasField("body_mutation")
-    assert MessageToDict(response.dynamic_metadata) == {
-        "headgate": {
-            "tenant": "acme",
-            "charged_tokens": 612.0,
-            "queue_wait_seconds": 0.25,
-            "server_timing": "hg-queue;dur=250.0, hg-decide;dur=0.42",
-        }
-    }
+    assert not response.HasField("dynamic_metadata")
 
 
 @pytest.mark.parametrize("body", [b"", b'{"model":"llama"}', b"\x00\xff"])
@@ -189,7 +186,6 @@ def test_respond_is_an_immediate_response_with_everything_a_client_needs() -> No
         body=b'{"error":{}}',
         grpc_status=StatusCode.RESOURCE_EXHAUSTED,
         details="headgate_queue_full",
-        metadata={"verdict": "REJECT", "reason": "queue_full"},
     )
 
     assert written(respond) == {
@@ -207,14 +203,23 @@ def test_respond_is_an_immediate_response_with_everything_a_client_needs() -> No
             "grpc_status": {"status": 8},
             "details": "headgate_queue_full",
         },
-        "dynamic_metadata": {
-            "headgate": {
-                "verdict": "REJECT",
-                "reason": "queue_full",
-                "server_timing": "hg-queue;dur=0.0, hg-decide;dur=0.00",
-            }
-        },
     }
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Forward(phase=Phase.REQUEST_BODY, decision=DECISION),
+        Respond(status=429, headers={}, body=b"", grpc_status=StatusCode.OK, details="d", decision=DECISION),
+    ],
+    ids=["forward", "respond"],
+)
+def test_a_reply_that_decides_says_so_and_how_long_it_took(reply: Forward | Respond) -> None:
+    response = pb.ProcessingResponse.FromString(build_response(reply, 0.00042))
+
+    told = pb.ProcessingResponse.FromString(dynamic_metadata(DECISION, 0.00042))
+    assert response.dynamic_metadata == told.dynamic_metadata
+    assert response.WhichOneof("response") is not None
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 404, 413, 415, 429, 503])

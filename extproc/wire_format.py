@@ -1,0 +1,31 @@
+"""Protobuf's wire format (https://protobuf.dev/programming-guides/encoding/), as far as pieces are put together here.
+
+A reply is mostly the same few headers and words: those are serialised once, and joined as bytes.
+"""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+
+
+def nested(tag: bytes, payload: bytes) -> bytes:
+    """A length-delimited field."""
+    size = len(payload)
+    if size <= 0x7F:
+        return tag + _SHORT[size] + payload
+    if size <= 0x3FFF:
+        return tag + bytes((size & 0x7F | 0x80, size >> 7)) + payload
+    length = bytearray()
+    while size > 0x7F:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    length.append(size)
+    return tag + length + payload
+
+
+def tag_of(message: type[Message], field: str) -> bytes:
+    """What stands before a length-delimited field of the message."""
+    return bytes([message.DESCRIPTOR.fields_by_name[field].number << 3 | 2])
+
+
+_SHORT = [bytes([size]) for size in range(0x80)]
