@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol as Interface
 
@@ -14,7 +14,6 @@ from extproc.identity import Identity
 from extproc.inspection.request import InferenceRequest
 from extproc.inspection.target import Operation, Target
 from headgate.policy.model import Cluster, Decoding, Frontend, OutputTokens, Policy, Protocol, Route, Tier
-from headgate.policy.rules import RuleFacts
 from headgate.store import Scope
 
 DEFAULT_EXPECTED_OUTPUT_TOKENS = 256
@@ -81,7 +80,7 @@ def is_served(policy: Policy, target: Target) -> bool:
         return False
     if target.model is None:
         return policy.is_served(target.protocol, target.operation)
-    return bool(policy.routes(target.model, target.protocol, target.operation))
+    return bool(policy.routing_table(target.model, target.protocol, target.operation).routes)
 
 
 def find_route(
@@ -89,22 +88,16 @@ def find_route(
 ) -> Destination | NoDestination:
     """Walk the model's routing table."""
     model = policy.models[request.model]
-    routes = policy.routes(request.model, request.protocol, request.operation)
-    if not routes:
+    table = policy.routing_table(request.model, request.protocol, request.operation)
+    if not table.routes:
         return NoDestination("protocol_not_served", f"The model '{model.name}' is not served over {_api(request)}.")
-    route = _first_match(policy, routes, _Asking(identity, request, headers, region), signals)
-    if route is None:
+    index = policy.rules.first_match(table.conditions, _Asking(identity, request, headers, region, signals))
+    if index is None:
         return NoDestination("no_route", f"No route of the model '{model.name}' takes this request.")
+    route = table.routes[index]
     # A cheaper cluster is a degradation only for a request that some condition sent there.
     is_degraded = route.when is not None and route.cluster in model.degrade
     return _destination(policy, identity, request, route, is_degraded=is_degraded)
-
-
-def _first_match(policy: Policy, routes: Sequence[Route], asking: _Asking, signals: Signals) -> Route | None:
-    if routes[0].when is None:
-        return routes[0]
-    index = policy.rules.first_match([route.when for route in routes], _facts(asking, signals))
-    return None if index is None else routes[index]
 
 
 def degraded_routes(
@@ -173,12 +166,25 @@ def _destination(
 
 
 class _Asking(msgspec.Struct, frozen=True):
-    """What the variables of a rule are about."""
+    """What a rule may ask about; see `RuleFacts`."""
 
     identity: Identity
     request: InferenceRequest
     headers: Headers
     region: str
+    signals: Signals
+
+    def variable(self, name: str) -> object:
+        return _VARIABLES[name](self)
+
+    def saturation(self, cluster: str) -> float:
+        return self.signals.saturation(cluster)
+
+    def queue_depth(self, cluster: str) -> int:
+        return self.signals.queue_depth(cluster)
+
+    def header(self, name: str) -> str:
+        return self.headers.get(name)
 
 
 _VARIABLES: Mapping[str, Callable[[_Asking], object]] = {
@@ -209,12 +215,3 @@ def _expected_output_tokens(request: InferenceRequest) -> int:
     if asked is None:
         return DEFAULT_EXPECTED_OUTPUT_TOKENS if usual is None else usual
     return asked if usual is None else min(asked, usual)
-
-
-def _facts(asking: _Asking, signals: Signals) -> RuleFacts:
-    return RuleFacts(
-        variable=lambda name: _VARIABLES[name](asking),
-        saturation=signals.saturation,
-        queue_depth=signals.queue_depth,
-        header=asking.headers.get,
-    )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from headgate.policy.rules import Rule, RuleEngine
+from headgate.policy.rules import Rule, RuleEngine, RuleTable
 
 DEFAULT_MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_BODY_BYTES = 256 * 1024 * 1024
@@ -274,6 +274,14 @@ class Cluster:
         return frontend
 
 
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    """Routes in the order they are tried, and their conditions."""
+
+    routes: tuple[Route, ...]
+    conditions: RuleTable
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """The whole policy file as one value.
@@ -293,22 +301,26 @@ class Policy:
     tenants_by_key: Mapping[str, str]
     rules: RuleEngine
     on_store_failure: OnStoreFailure = OnStoreFailure.CLOSED
-    _reachable: dict[tuple[str, Protocol, str], tuple[Route, ...]] = field(
+    _routing_tables: dict[tuple[str, Protocol, str], RoutingTable] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
     _served: dict[tuple[Protocol, str], bool] = field(init=False, repr=False, compare=False, default_factory=dict)
 
-    def routes(self, model: str, protocol: Protocol, operation: str) -> tuple[Route, ...]:
-        """Those of a model whose cluster takes such a request, in order; worked out once."""
+    def routing_table(self, model: str, protocol: Protocol, operation: str) -> RoutingTable:
+        """The routes of a model whose cluster takes such a request, in order; worked out once."""
         kind = (model, protocol, operation)
-        found = self._reachable.get(kind)
+        found = self._routing_tables.get(kind)
         if found is None:
-            found = self._reachable[kind] = tuple(
-                route
-                for route in self.models[model].routes
-                if self.clusters[route.cluster].frontend_for(protocol, operation) is not None
-            )
+            found = self._routing_tables[kind] = self._routing_table(*kind)
         return found
+
+    def _routing_table(self, model: str, protocol: Protocol, operation: str) -> RoutingTable:
+        routes = tuple(
+            route
+            for route in self.models[model].routes
+            if self.clusters[route.cluster].frontend_for(protocol, operation) is not None
+        )
+        return RoutingTable(routes, self.rules.table([route.when for route in routes]))
 
     def is_served(self, protocol: Protocol, operation: str) -> bool:
         """Whether any cluster takes such a request."""

@@ -1,4 +1,4 @@
-"""Routing conditions: CEL expressions, type-checked when the policy loads and evaluated once per route tried.
+"""Routing conditions: CEL expressions, type-checked when the policy loads and evaluated for each request.
 
 The one place that knows the CEL library. Variables and functions are those a policy author may use; their values
 come in as `RuleFacts`. An expression that fails at run time (a division by zero, say) does not hold.
@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-import msgspec
 from cel_expr_python import cel
 
 VARIABLES: Mapping[str, Any] = {
@@ -39,20 +38,20 @@ _NUMBER = re.compile(r"(?<![\w.])[0-9]{1,15}(?![\w.])")
 _STATUS = re.compile(r"([A-Z_]+): (.*) \[\1\]", re.DOTALL)
 
 
-class RuleFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rule may ask about one request.
+class RuleFacts(Protocol):
+    """What a rule may ask about one request; answers at once."""
 
-    Attributes:
-        variable: a name of `VARIABLES` -> its value.
-        saturation: cluster name -> 0.0 (idle) .. 1.0 (full).
-        queue_depth: cluster name -> requests waiting for it.
-        header: lower-case header name -> its value, "" when absent.
-    """
+    def variable(self, name: str) -> object:
+        """The value of a name of `VARIABLES`."""
 
-    variable: Callable[[str], object]
-    saturation: Callable[[str], float]
-    queue_depth: Callable[[str], int]
-    header: Callable[[str], str]
+    def saturation(self, cluster: str) -> float:
+        """0.0 (idle) .. 1.0 (full)."""
+
+    def queue_depth(self, cluster: str) -> int:
+        """Requests waiting for the cluster."""
+
+    def header(self, name: str) -> str:
+        """The value of the header of that lower-case name, "" when absent."""
 
 
 class RuleError(Exception):
@@ -81,6 +80,22 @@ class Rule:
     def clusters(self) -> list[str]:
         """The clusters whose saturation or queue depth the rule asks for by literal name."""
         return [match[2] for match in _CLUSTER_ARGUMENT.finditer(self.source)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleTable:
+    """Rules in the order they are tried.
+
+    Attributes:
+        otherwise: the index of the rule that always holds; None without one.
+        mentions: every variable any of the conditions may ask for.
+        first: all conditions as one expression for the index of the first that holds.
+    """
+
+    conditions: tuple[Rule, ...]
+    otherwise: int | None
+    mentions: tuple[str, ...]
+    first: Any
 
 
 class RuleEngine:
@@ -117,27 +132,50 @@ class RuleEngine:
         # Words in strings and comments count too: a variable too many costs little.
         return Rule(source, expression, frozenset(_WORD.findall(source)) & VARIABLES.keys())
 
-    def first_match(self, rules: Sequence[Rule | None], facts: RuleFacts) -> int | None:
-        """The index of the first rule that holds; None stands for a rule that always does."""
-        activation: Any = None
+    def table(self, rules: Sequence[Rule | None]) -> RuleTable:
+        """Rules in the order they are tried, of which None always holds, ready to be asked for many requests."""
+        end = rules.index(None) if None in rules else len(rules)
+        conditions = tuple(rule for rule in rules[:end] if rule is not None)
+        return RuleTable(
+            conditions=conditions,
+            otherwise=end if end < len(rules) else None,
+            mentions=tuple(sorted(frozenset[str]().union(*[rule.mentions for rule in conditions]))),
+            first=self._first(conditions) if conditions else None,
+        )
+
+    def first_match(self, table: RuleTable, facts: RuleFacts) -> int | None:
+        """The index of the first rule that holds."""
+        if not table.conditions:
+            return table.otherwise
         self._facts = facts
         try:
-            for index, rule in enumerate(rules):
-                if rule is None:
-                    return index
-                if activation is None:
-                    activation = self._activation(rules, facts)
-                if rule.expression.eval(activation).value() is True:
-                    return index
-            return None
+            index = self._index(table, facts)
         finally:
             self._facts = None
+        return table.otherwise if index is None else index
 
-    def _activation(self, rules: Sequence[Rule | None], facts: RuleFacts) -> Any:
-        mentioned = frozenset().union(*[rule.mentions for rule in rules if rule is not None])
-        if not mentioned:
+    def _index(self, table: RuleTable, facts: RuleFacts) -> int | None:
+        activation = self._activation(table.mentions, facts)
+        if table.first is not None and type(index := table.first.eval(activation).value()) is int:
+            return index if index >= 0 else None
+        # One that failed took all behind it down with it.
+        for index, rule in enumerate(table.conditions):
+            if rule.expression.eval(activation).value() is True:
+                return index
+        return None
+
+    def _activation(self, mentions: Sequence[str], facts: RuleFacts) -> Any:
+        if not mentions:
             return self._no_variables
-        return self._environment.Activation({name: facts.variable(name) for name in mentioned})
+        return self._environment.Activation({name: facts.variable(name) for name in mentions})
+
+    def _first(self, conditions: Sequence[Rule]) -> Any:
+        """One expression for the index of the first that holds, or -1; None where that would be too long for CEL."""
+        choices = "".join(f"({rule.source}\n) ? {index} : " for index, rule in enumerate(conditions))
+        try:
+            return self._environment.compile(f"{choices}-1")
+        except RuntimeError:
+            return None
 
 
 def _function(name: str, result: Any, look_up: Callable[[str], object]) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.policy.rules import VARIABLES, Rule, RuleEngine, RuleError, RuleFacts
+from headgate.policy.rules import VARIABLES, RuleEngine, RuleError
 
+ENGINE = RuleEngine()
 REQUEST: Mapping[str, object] = {
     "tenant": "acme",
     "tier": "premium",
@@ -31,18 +33,37 @@ REQUEST: Mapping[str, object] = {
 }
 
 
-def facts(**changes: object) -> RuleFacts:
-    return RuleFacts(
-        variable=(REQUEST | changes).__getitem__,
-        saturation={"standard": 0.9}.__getitem__,
-        queue_depth={"standard": 7}.__getitem__,
-        header={"x-team": "search"}.get,  # type: ignore[arg-type]  # every test asks for headers that are there
-    )
+@dataclass(frozen=True)
+class Facts:
+    """What a test says of a request; a cluster it does not know is a failure."""
+
+    variables: Mapping[str, object] = field(default_factory=lambda: REQUEST)
+    saturations: Mapping[str, float] = field(default_factory=lambda: {"standard": 0.9})
+
+    def variable(self, name: str) -> object:
+        return self.variables[name]
+
+    def saturation(self, cluster: str) -> float:
+        return self.saturations[cluster]
+
+    def queue_depth(self, cluster: str) -> int:
+        return {"standard": 7}[cluster]
+
+    def header(self, name: str) -> str:
+        return {"x-team": "search"}.get(name, "")
+
+
+def facts(**changes: object) -> Facts:
+    return Facts(REQUEST | changes)
+
+
+def first_match(engine: RuleEngine, sources: Sequence[str | None], asked: Facts) -> int | None:
+    rules = [None if source is None else engine.compile(source) for source in sources]
+    return engine.first_match(engine.table(rules), asked)
 
 
 def holds(source: str, **changes: object) -> bool:
-    engine = RuleEngine()
-    return engine.first_match([engine.compile(source)], facts(**changes)) == 0
+    return first_match(RuleEngine(), [source], facts(**changes)) == 0
 
 
 def test_the_facts_of_this_page_are_all_that_a_rule_may_ask_for() -> None:
@@ -97,34 +118,47 @@ def test_a_number_no_integer_of_the_language_holds_makes_the_condition_false() -
 
 
 def test_the_first_rule_that_holds_is_taken() -> None:
-    engine = RuleEngine()
-    rules = [engine.compile(source) for source in ("tools > 0", "images > 0", "messages > 0")]
-
-    assert engine.first_match([*rules], facts()) == 1
+    assert first_match(ENGINE, ["tools > 0", "images > 0", "messages > 0"], facts()) == 1
 
 
 def test_no_rule_at_all_always_holds() -> None:
-    engine = RuleEngine()
-    never: Rule = engine.compile("false")
+    assert first_match(ENGINE, ["false", None], facts()) == 1
+    assert first_match(ENGINE, [None, "true"], facts()) == 0
+    assert first_match(ENGINE, ["false"], facts()) is None
+    assert first_match(ENGINE, [], facts()) is None
 
-    assert engine.first_match([never, None], facts()) == 1
-    assert engine.first_match([never], facts()) is None
-    assert engine.first_match([], facts()) is None
+
+def test_a_rule_that_fails_leaves_the_others_as_they_are() -> None:
+    failing = "1 / tools == 1"
+
+    assert first_match(ENGINE, ["false", failing, "images > 0", None], facts()) == 2
+    assert first_match(ENGINE, ["images > 0", failing], facts()) == 0
+    assert first_match(ENGINE, [failing, "false", None], facts()) == 2
+
+
+@pytest.mark.parametrize("count", [29, 40, 500])
+def test_however_many_rules_there_are_the_first_that_holds_is_taken(count: int) -> None:
+    rules = [f"messages == {number} // the rule {number}" for number in range(count)]
+
+    assert first_match(ENGINE, rules, facts(messages=count - 1)) == count - 1
+    assert first_match(ENGINE, [*rules, None], facts(messages=count)) == count
+
+
+@given(st.lists(st.sampled_from(["true", "false", "1 / tools == 1", "stream", "tools > 0", "x"]), max_size=6))
+def test_all_rules_in_one_go_are_as_one_after_another(sources: list[str]) -> None:
+    rules = [None if source == "x" else source for source in sources]
+    alone = [source is None or holds(source) for source in rules]
+
+    assert first_match(ENGINE, rules, facts()) == (alone.index(True) if True in alone else None)
 
 
 def test_an_engine_asks_each_request_for_its_own_facts() -> None:
-    engine = RuleEngine()
-    rule = engine.compile('saturation("standard") > 0.8 && tenant == "acme"')
-    idle = RuleFacts(
-        variable=REQUEST.__getitem__, saturation=lambda _: 0.1, queue_depth=lambda _: 0, header=lambda _: ""
-    )
+    table = ENGINE.table([ENGINE.compile('saturation("standard") > 0.8 && tenant == "acme"')])
+    idle = Facts(saturations={"standard": 0.1})
 
-    assert [engine.first_match([rule], ask) for ask in (facts(), idle, facts(tenant="globex"), facts())] == [
-        0,
-        None,
-        None,
-        0,
-    ]
+    found = [ENGINE.first_match(table, asked) for asked in (facts(), idle, facts(tenant="globex"), facts())]
+
+    assert found == [0, None, None, 0]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +200,6 @@ def test_a_rule_knows_the_clusters_it_names(source: str, clusters: list[str]) ->
     assert RuleEngine().compile(source).clusters() == clusters
 
 
-ENGINE = RuleEngine()
 SIGNS = "[ ] ( ) { } == && || ! - < + / ? : . , in size matches saturation header true null 1 2.5 'x'"
 WORDS = st.sampled_from([*VARIABLES, *SIGNS.split()])
 
@@ -178,7 +211,7 @@ def test_no_text_raises_anything_but_a_rule_error_and_what_compiles_can_be_asked
     except RuleError:
         return
 
-    assert ENGINE.first_match([rule], facts()) in (0, None)
+    assert ENGINE.first_match(ENGINE.table([rule]), facts()) in (0, None)
 
 
 @pytest.mark.parametrize(
