@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from extproc.admission import Ladder
 from extproc.events import Decision, JoinQueue, Verdict
 from extproc.headers import Headers
@@ -29,6 +31,11 @@ class Attempt:
     destination: Destination
     ladder: Ladder
     waited_seconds: float = 0.0
+
+    def forget_prompt(self) -> None:
+        """Free what is as long as the prompt: the request is decided on, and may run for minutes."""
+        self.body = b""
+        self.request = replace(self.request, texts=(), opening=())
 
 
 def joining(

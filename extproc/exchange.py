@@ -244,7 +244,6 @@ class Exchange:
         return self._place(self._identity, request, body)
 
     def _place(self, identity: Identity, request: InferenceRequest, body: bytes) -> list[Effect]:
-        request = replace(request, texts=())
         found = find_route(self._policy, identity, request, self._headers, self._signals, self._region)
         if isinstance(found, NoDestination):
             return self._reject(refusal.not_served(found.reason, found.message))
@@ -275,6 +274,7 @@ class Exchange:
     def _admit(self, identity: Identity, attempt: Attempt, waited_seconds: float) -> list[Effect]:
         self._is_decided = True
         destination = attempt.destination
+        group = self._affinity.name(destination.cluster.affinity, identity.tenant.name, self._headers, attempt.request)
         try:
             changed, pieces = self._fit(identity, attempt)
         except RequestError as error:
@@ -283,9 +283,7 @@ class Exchange:
         verdict = Verdict.QUEUE if waited_seconds else Verdict.ADMIT
         verdict = Verdict.DEGRADE if destination.is_degraded else verdict
         decided = self._decision(verdict, destination.reason, 200, waited_seconds)
-        wanted = destination.cluster.affinity
-        group = self._affinity.name(wanted, identity.tenant.name, self._headers, attempt.request)
-        attempt.body = b""
+        attempt.forget_prompt()
         forward = Forward(
             phase=self._phase,
             set_headers=stamp(identity, attempt.request.model) | routed(destination, changed, group),
@@ -298,6 +296,7 @@ class Exchange:
     def _fit(self, identity: Identity, attempt: Attempt) -> tuple[Rewrite, list[SendBody]]:
         if self._stream is None:
             return rewrite(self._target, self._headers, attempt.request, attempt.destination, attempt.body), []
+        attempt.forget_prompt()
         course = Course(identity, attempt.request, attempt.destination)
         pieces = [SendBody(self._stream.take(course), self._stream.is_complete)]
         self._course = course
@@ -363,7 +362,7 @@ class Exchange:
         self._is_decided = True
         decided = self._decision(Verdict.REJECT, refused.reason, refused.status, waited_seconds)
         if self._attempt is not None:
-            self._attempt.body = b""
+            self._attempt.forget_prompt()
         # The slot first: the client may be gone, and then nothing after its answer happens.
         return [*self._release(), self._respond(refused, decided), Report(decided)]
 

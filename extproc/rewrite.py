@@ -80,9 +80,7 @@ def _rewrite(
         path = target.path_for(destination.frontend.model)
         is_renamed = destination.frontend.model != request.model
         return Rewrite(path if is_renamed else None, _edit_triton(target, headers, request, destination, body))
-    changes = _model(request, destination) | _overrides(request, destination)
-    changes |= _limit(request, destination) | _priority(request, destination) | _stream_options(request, destination)
-    changes |= _refused(request, destination)
+    changes = _changes(request, destination)
     return Rewrite(None, _with_fields(body, changes, request) if changes else None)
 
 
@@ -96,9 +94,22 @@ def _with_fields(body: bytes, changes: Changes, request: InferenceRequest) -> by
 Changes = dict[str, bytes | None]
 
 
-def _model(request: InferenceRequest, destination: Destination) -> Changes:
-    name = destination.frontend.model
-    return {"model": msgspec.json.encode(name)} if name != request.model else {}
+def _changes(request: InferenceRequest, destination: Destination) -> Changes:
+    """What the cluster and the route ask for, as far as the request does not say so already."""
+    changes: Changes = {}
+    cluster, name = destination.cluster, destination.frontend.model
+    if name != request.model:
+        changes["model"] = msgspec.json.encode(name)
+    if destination.overrides:
+        changes |= _overrides(request, destination)
+    changes |= _limit(request, destination)
+    if cluster.sends_priority:
+        changes |= _priority(request, destination)
+    if cluster.asks_for_usage and request.stream:
+        changes |= _stream_options(request)
+    if cluster.backend is Backend.TRTLLM:
+        changes |= _refused(request, destination)
+    return changes
 
 
 def _new_limit(request: InferenceRequest, destination: Destination) -> int | None:
@@ -117,23 +128,21 @@ def _limit(request: InferenceRequest, destination: Destination) -> Changes:
 
 
 def _overrides(request: InferenceRequest, destination: Destination) -> Changes:
-    if not destination.overrides:
-        return {}
     known = _DECODING.get(request.operation, frozenset())
     return {name: msgspec.json.encode(value) for name, value in destination.overrides.items() if name in known}
 
 
 def _priority(request: InferenceRequest, destination: Destination) -> Changes:
     """The tier's priority: vLLM takes whole numbers, the lower first; trtllm-serve 0.0 to 1.0, the higher first."""
-    backend, cluster = destination.cluster.backend, destination.cluster
-    if backend is None or not cluster.sends_priority or request.operation not in _PRIORITY_TAKEN.get(backend, ()):
+    backend = destination.cluster.backend
+    if backend is None or request.operation not in _PRIORITY_TAKEN.get(backend, ()):
         return {}
     number = destination.priority
     return {"priority": msgspec.json.encode(number if backend is Backend.VLLM else round(1 / (1 + number), 6))}
 
 
-def _stream_options(request: InferenceRequest, destination: Destination) -> Changes:
-    if not (destination.cluster.asks_for_usage and request.stream and request.operation in _GENERATED):
+def _stream_options(request: InferenceRequest) -> Changes:
+    if request.operation not in _GENERATED:
         return {}
     options = (decode(request.stream_options, _STREAM_OPTIONS) or {}) if request.stream_options else {}
     if options.get("include_usage") == _TRUE:
@@ -143,7 +152,7 @@ def _stream_options(request: InferenceRequest, destination: Destination) -> Chan
 
 def _refused(request: InferenceRequest, destination: Destination) -> Changes:
     """What trtllm-serve answers with a 400: a field it does not know, two names of one, an option without its use."""
-    if destination.cluster.backend is not Backend.TRTLLM or request.operation not in _GENERATED:
+    if request.operation not in _GENERATED:
         return {}
     refused: Changes = {name: None for name in ("service_tier",) if name in request.fields}
     if "stream_options" in request.fields and not request.stream:

@@ -48,7 +48,7 @@ def inspect_chat(body: bytes) -> InferenceRequest:
             tally.add_json(message.tool_calls)
         if opening is None and message.role == USER:
             opening = len(tally.texts)
-    tools = [*(chat.tools or []), *(chat.functions or [])]
+    tools = (chat.tools or []) + (chat.functions or [])
     for tool in tools:
         tally.add_json(tool)
     tally.add_json(chat.response_format)
@@ -66,5 +66,5 @@ def inspect_chat(body: bytes) -> InferenceRequest:
         tools=len(tools),
         images=tally.images,
         audio_seconds=tally.audio_seconds,
-        prompt_prefix=tally.opening(opening),
+        opening=tally.opening(opening),
     )

@@ -36,5 +36,5 @@ def inspect_completion(body: bytes) -> InferenceRequest:
         texts=prompts.pieces,
         overhead_tokens=prompts.token_ids,
         messages=prompts.texts or 1,
-        prompt_prefix=prompts.prefix,
+        opening=prompts.opening,
     )

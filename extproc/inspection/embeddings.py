@@ -34,5 +34,5 @@ def inspect_embeddings(body: bytes) -> InferenceRequest:
         texts=prompts.pieces,
         overhead_tokens=prompts.token_ids,
         messages=prompts.total,
-        prompt_prefix=prompts.prefix,
+        opening=prompts.opening,
     )

@@ -63,5 +63,5 @@ def inspect_messages(body: bytes) -> InferenceRequest:
         images=tally.images,
         audio_seconds=tally.audio_seconds,
         session=messages.metadata.user_id if messages.metadata else None,
-        prompt_prefix=tally.opening(opening),
+        opening=tally.opening(opening),
     )

@@ -79,29 +79,33 @@ def build(
     Raises:
         RequestError: a limit or `n` is out of range.
     """
-    given = {name: value for name, value in limits.items() if isinstance(value, int)}
-    for name, value in given.items():
-        checked_output_limit(value, name)
     choices = 1 if n is None else n
     if not 1 <= choices <= MAX_CHOICES:
         raise RequestError(f"'n' has to be between 1 and {MAX_CHOICES}, not {choices}.", param="n")
     if len(body.stream_options) > _MAX_STREAM_OPTIONS_BYTES:
         raise RequestError("'stream_options' is too long.", param="stream_options")
-    tier = body.service_tier or ""
-    if len(tier) > _MAX_SERVICE_TIER_CHARACTERS:
-        raise RequestError("'service_tier' is too long.", param="service_tier")
     fields = ["model", *compress(_EDITABLE, _editable(body))]
-    fields += [name for name, value in limits.items() if value is not msgspec.UNSET]
+    tier = body.service_tier or ""
     if body.service_tier is not msgspec.UNSET:
         fields.append("service_tier")
+        if len(tier) > _MAX_SERVICE_TIER_CHARACTERS:
+            raise RequestError("'service_tier' is too long.", param="service_tier")
+    limit_fields, values = [], []
+    for name, value in limits.items():
+        if value is msgspec.UNSET:
+            continue
+        fields.append(name)
+        if value is not None:
+            limit_fields.append(name)
+            values.append(checked_output_limit(value, name))
     return InferenceRequest(
         protocol=protocol,
         operation=operation,
         model=body.model,
         stream=bool(body.stream),
-        max_output_tokens=next(iter(given.values()), None),
-        output_limit_fields=tuple(given),
-        are_output_limits_equal=len(given) < 2 or len(set(given.values())) == 1,
+        max_output_tokens=values[0] if values else None,
+        output_limit_fields=tuple(limit_fields),
+        are_output_limits_equal=len(values) < 2 or len(set(values)) == 1,
         choices=choices * max(1, prompts),
         session=session or body.prompt_cache_key or body.user or "",
         service_tier=tier,

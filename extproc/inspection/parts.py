@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import msgspec
 
 from extproc.inspection.json import decode
-from extproc.inspection.request import PREFIX_CHARACTERS, prefix_of
 from extproc.tokens import estimate_encoded_tokens
 
 UNKNOWN_AUDIO_SECONDS = 60.0
@@ -70,10 +69,9 @@ class Tally:
         """All that was weighed."""
         return (*self.texts, *self.schemas)
 
-    def opening(self, texts: int | None) -> str:
-        """How the prompt begins: its first `texts` texts (None: all), no more than a prefix takes."""
-        cut = PREFIX_CHARACTERS
-        return prefix_of(str(memoryview(raw)[1:-1][:cut], "utf-8", "replace") for raw in self.texts[:texts])
+    def opening(self, texts: int | None) -> tuple[msgspec.Raw, ...]:
+        """How the prompt begins: its first `texts` texts (None: all)."""
+        return tuple(self.texts[:texts])
 
     def try_text(self, raw: msgspec.Raw) -> bool:
         """Add a JSON string; False, and nothing is added, when it is none."""

@@ -23,7 +23,7 @@ class Prompts:
     texts: int
     prompt_bytes: int
     prompt_tokens: int
-    prefix: str
+    opening: tuple[str | msgspec.Raw, ...]
     pieces: tuple[msgspec.Raw, ...]
     token_ids: int
 
@@ -42,13 +42,14 @@ def read_prompts(raw: msgspec.Raw, field: str, body: bytes) -> Prompts:
         else:
             tally.try_text(item)
     # Token ids are told apart by how they are written.
-    prefix = tally.opening(1) if tally.texts else str(memoryview(raw)[:PREFIX_CHARACTERS], "utf-8", "replace")
+    start = memoryview(raw)[:PREFIX_CHARACTERS]
+    opening = tally.opening(1) if tally.texts else (str(start, "utf-8", "replace"),)
     return Prompts(
         len(items),
         len(tally.texts),
         tally.prompt_bytes,
         tally.tokens(body) + token_ids,
-        prefix,
+        opening,
         tally.pieces(),
         token_ids,
     )

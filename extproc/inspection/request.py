@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 
 from extproc.inspection.target import Operation
@@ -38,13 +36,12 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
         output_limit_fields: the fields of the body that limit the output.
         are_output_limits_equal: whether each of them says `max_output_tokens`.
         has_output: whether the model generates anything; embeddings do not.
-        texts: all text of the prompt, plain or as JSON; gone once the request's size is settled.
+        texts: all text of the prompt, plain or as JSON; gone once the request is decided on.
         overhead_tokens: the part of `prompt_tokens` that is no text: the chat template's.
         uncorrected_prompt_tokens: the estimate before what was learned about the model; 0 when it teaches nothing.
         expected_output_tokens: how long an answer is expected to be; None when nothing is known.
         session: what the client says its requests belong together by; empty when it says nothing.
-        prompt_prefix: how the prompt begins, as far as it stays the same over the turns of a conversation; JSON's text
-            as it is written.
+        opening: the first of the texts, as far as they stay the same over the turns of a conversation; gone with them.
         choices: completions generated side by side (`n` for each prompt); output tokens count that many times.
         audio_seconds: how long the audio of the prompt is, as far as can be told from its size.
         service_tier: OpenAI's `service_tier`, as sent; "" when absent.
@@ -71,25 +68,28 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     fields: frozenset[str] = frozenset()
     stream_options: bytes = b""
     session: str = ""
-    prompt_prefix: str = ""
+    opening: tuple[str | msgspec.Raw, ...] = ()
     texts: tuple[str | msgspec.Raw, ...] = ()
     overhead_tokens: int = 0
     uncorrected_prompt_tokens: int = 0
     expected_output_tokens: int | None = None
 
+    @property
+    def prompt_prefix(self) -> str:
+        """How the prompt begins; JSON's text as it is written."""
+        prefix, room = "", PREFIX_CHARACTERS
+        for text in self.opening:
+            plain = (
+                text if isinstance(text, str) else str(memoryview(text)[1:-1][:PREFIX_CHARACTERS], "utf-8", "replace")
+            )
+            prefix, room = prefix + plain[:room], room - len(plain)
+            if room <= 0:
+                break
+        return prefix
 
-def prefix_of(texts: Iterable[str]) -> str:
-    """The beginning of a prompt whose first texts these are."""
-    prefix, room = "", PREFIX_CHARACTERS
-    for text in texts:
-        prefix, room = prefix + text[:room], room - len(text)
-        if room <= 0:
-            break
-    return prefix
 
-
-def checked_output_limit(value: int | None, field: str) -> int | None:
+def checked_output_limit(value: int, field: str) -> int:
     """`value` if it can be an output-token limit."""
-    if value is not None and not 1 <= value <= MAX_OUTPUT_TOKENS:
+    if not 1 <= value <= MAX_OUTPUT_TOKENS:
         raise RequestError(f"'{field}' has to be between 1 and {MAX_OUTPUT_TOKENS}, not {value}.", param=field)
     return value

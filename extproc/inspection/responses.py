@@ -57,7 +57,7 @@ def inspect_responses(body: bytes) -> InferenceRequest:
         tools=len(tools),
         images=tally.images,
         audio_seconds=tally.audio_seconds,
-        prompt_prefix=tally.opening(opening),
+        opening=tally.opening(opening),
     )
 
 

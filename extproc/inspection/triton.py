@@ -12,7 +12,7 @@ import msgspec
 
 from extproc.headers import Headers
 from extproc.inspection.json import decode
-from extproc.inspection.request import InferenceRequest, RequestError, checked_output_limit, prefix_of
+from extproc.inspection.request import InferenceRequest, RequestError, checked_output_limit
 from extproc.inspection.target import Operation, Target
 from extproc.tokens import estimate_tokens
 from headgate.policy.model import Protocol
@@ -183,7 +183,7 @@ def tensor_request(
         output_limit_fields=tuple(limits),
         messages=len(texts),
         session=session,
-        prompt_prefix=prefix_of(texts[:1]),
+        opening=tuple(texts[:1]),
         texts=tuple(texts),
     )
 

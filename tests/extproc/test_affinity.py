@@ -16,7 +16,7 @@ NO_HEADERS = Headers(())
 
 
 def request(session: str = "", prefix: str = "Once upon a time") -> InferenceRequest:
-    return InferenceRequest(protocol=Protocol.OPENAI, model="m", session=session, prompt_prefix=prefix)
+    return InferenceRequest(protocol=Protocol.OPENAI, model="m", session=session, opening=(prefix,))
 
 
 def name(

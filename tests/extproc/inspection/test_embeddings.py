@@ -19,9 +19,8 @@ TARGET = Target(Protocol.OPENAI, Operation.EMBEDDINGS)
 
 
 def read(**fields: Any) -> InferenceRequest:
-    return replace(
-        inspect(TARGET, Headers(()), json.dumps({"model": "assistant"} | fields).encode()), texts=(), overhead_tokens=0
-    )
+    request = inspect(TARGET, Headers(()), json.dumps({"model": "assistant"} | fields).encode())
+    return replace(request, texts=(), overhead_tokens=0, opening=(request.prompt_prefix,))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +44,7 @@ def test_the_input_is_text_token_ids_or_a_list_of_either(
         prompt_tokens=prompt_tokens,
         has_output=False,
         messages=messages,
-        prompt_prefix=prompt_prefix,
+        opening=(prompt_prefix,),
         fields=frozenset({"model"}),
     )
 

@@ -67,7 +67,7 @@ EXPECTED = InferenceRequest(
     max_output_tokens=50,
     output_limit_fields=("max_tokens",),
     messages=1,
-    prompt_prefix=HELLO,
+    opening=(HELLO,),
 )
 
 

@@ -23,7 +23,7 @@ IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
 def read(**fields: Any) -> InferenceRequest:
     body = {"model": "assistant", "max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]} | fields
     request = inspect(TARGET, Headers(()), json.dumps(body).encode())
-    return replace(request, texts=(), overhead_tokens=0)
+    return replace(request, texts=(), overhead_tokens=0, opening=(request.prompt_prefix,))
 
 
 def test_a_message_is_read_whole() -> None:
@@ -43,7 +43,7 @@ def test_a_message_is_read_whole() -> None:
         tools=1,
         fields=frozenset({"model", "max_tokens", "temperature"}),
         session="someone",
-        prompt_prefix="Be brief.Hello",
+        opening=("Be brief.Hello",),
     )
 
 

@@ -37,11 +37,8 @@ def read_completion(**fields: Any) -> InferenceRequest:
 
 
 def read(target: Target, body: object) -> InferenceRequest:
-    return replace(
-        inspect(target, Headers(()), body if isinstance(body, bytes) else json.dumps(body).encode()),
-        texts=(),
-        overhead_tokens=0,
-    )
+    request = inspect(target, Headers(()), body if isinstance(body, bytes) else json.dumps(body).encode())
+    return replace(request, texts=(), overhead_tokens=0, opening=(request.prompt_prefix,))
 
 
 def attempt(target: Target, body: bytes) -> InferenceRequest | None:
@@ -74,7 +71,7 @@ def test_a_chat_is_read_whole() -> None:
         choices=2,
         messages=1,
         session="u",
-        prompt_prefix=HELLO,
+        opening=(HELLO,),
         fields=frozenset({"model", "max_tokens", "temperature"}),
     )
 

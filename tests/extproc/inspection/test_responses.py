@@ -20,11 +20,9 @@ TOOL = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
 
 
 def read(**fields: Any) -> InferenceRequest:
-    return replace(
-        inspect(TARGET, Headers(()), json.dumps({"model": "assistant", "input": "Hello"} | fields).encode()),
-        texts=(),
-        overhead_tokens=0,
-    )
+    body = json.dumps({"model": "assistant", "input": "Hello"} | fields).encode()
+    request = inspect(TARGET, Headers(()), body)
+    return replace(request, texts=(), overhead_tokens=0, opening=(request.prompt_prefix,))
 
 
 def test_a_response_is_read_whole() -> None:
@@ -44,7 +42,7 @@ def test_a_response_is_read_whole() -> None:
         tools=1,
         service_tier="flex",
         fields=frozenset({"model", "max_output_tokens", "service_tier"}),
-        prompt_prefix="Be brief.Hello",
+        opening=("Be brief.Hello",),
     )
 
 

@@ -79,7 +79,7 @@ def test_the_stock_ensembles_generate_is_read_whole() -> None:
         max_output_tokens=50,
         output_limit_fields=("max_tokens",),
         messages=1,
-        prompt_prefix=HELLO,
+        opening=(HELLO,),
         texts=(HELLO,),
     )
 
