@@ -27,7 +27,8 @@ _VALUE = rb'(?:"[^"\\]*+"|[-+.0-9a-zA-Z]++|\{' + _FLAT + rb"\}|\[" + _FLAT + rb"
 # Quotes that are part of a text stand behind a backslash, and none of these has one; so a match to the very end of a
 # valid object holds an even number of real quotes, begins outside every text, and its fields are those of the object.
 _LAST_FIELDS = re.compile(rb"(?:,\s*+" + _KEY + _VALUE + rb"\s*+)++\}\s*+\Z")
-_FIELD = re.compile(rb'\s*+"([^"\\]*+)"\s*+:\s*+(' + _VALUE + rb")\s*+,")
+_FIELD = rb'\s*+"([^"\\]*+)"\s*+:\s*+(' + _VALUE + rb")\s*+"
+_FIRST_FIELD, _LAST_FIELD = re.compile(_FIELD + rb","), re.compile(_FIELD + rb"[,}]")
 _OPENING = re.compile(rb"\s*+\{")
 
 Span = tuple[int, int]
@@ -46,9 +47,10 @@ def set_fields(body: bytes, changes: Mapping[str, bytes | None], present: Collec
     if None in changes.values():
         return replace_fields(body, changes)
     last = _last_values(body, _USUAL_WINDOW_BYTES)
-    if any(name in present and name not in last for name in changes):
+    sought = [name for name in changes if name in present]
+    if not last.keys() >= set(sought):
         last = _last_values(body, _WINDOW_BYTES)
-    first = _first_fields(body) if any(name in present and name not in last for name in changes) else {}
+    first = {} if last.keys() >= set(sought) else _first_fields(body)
     cuts: list[tuple[Span, bytes]] = []
     added = b""
     for name, value in changes.items():
@@ -73,13 +75,9 @@ def _last_values(body: bytes, window_bytes: int) -> dict[str, Span]:
     found = _LAST_FIELDS.search(body, max(0, len(body) - window_bytes))
     if found is None:
         return {}
-    # The comma in front of the first field goes, one in place of the closing brace is read beyond the last.
-    start = found.start() + 1
-    fields = body[start : found.end()].rstrip()[:-1] + b","
-    return {
-        field[1].decode("utf-8", "replace"): (start + field.start(2), start + field.end(2))
-        for field in _FIELD.finditer(fields)
-    }
+    # Behind the comma in front of the first field.
+    fields = _LAST_FIELD.finditer(body, found.start() + 1)
+    return {field[1].decode("utf-8", "replace"): field.span(2) for field in fields}
 
 
 def _first_fields(body: bytes) -> dict[str, list[Span]]:
@@ -87,7 +85,7 @@ def _first_fields(body: bytes) -> dict[str, list[Span]]:
     opening = _OPENING.match(body)
     position = opening.end() if opening else 0
     fields: dict[str, list[Span]] = {}
-    while (field := _FIELD.match(body, position, _WINDOW_BYTES)) is not None:
+    while (field := _FIRST_FIELD.match(body, position, _WINDOW_BYTES)) is not None:
         position = field.end()
         fields.setdefault(field[1].decode("utf-8", "replace"), []).append(field.span())
     return fields
