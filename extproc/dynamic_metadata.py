@@ -8,7 +8,7 @@ import struct
 from google.protobuf.struct_pb2 import Struct, Value
 
 from extproc.events import Decision, decision_text
-from extproc.wire_format import nested, tag_of
+from extproc.wire_format import head, nested, tag_of
 from headgate.pb import ext_proc_pb2 as pb
 
 METADATA_NAMESPACE = "headgate"
@@ -46,8 +46,7 @@ def dynamic_metadata(decision: Decision, decision_seconds: float) -> bytes:
     if wait_seconds:
         # Of a repeated name the last counts.
         fields += _text_field(_DECISION, decision.text.encode())
-    namespace = _NAMESPACE + nested(_VALUE, nested(_STRUCT_VALUE, fields))
-    return nested(_DYNAMIC_METADATA, nested(_FIELDS, namespace))
+    return head(_NAMESPACE, len(fields)) + fields
 
 
 @functools.lru_cache(maxsize=4096)
@@ -66,7 +65,7 @@ def _words(
         "reason": reason,
         "decision": decision_text(verdict, reason),
     }
-    return b"".join([_text_field(_name(name), word.encode()) for name, word in words.items()])
+    return b"".join([_text_field(_text(name), word.encode()) for name, word in words.items()])
 
 
 def _server_timing(wait_seconds: float, decision_seconds: float) -> bytes:
@@ -74,12 +73,13 @@ def _server_timing(wait_seconds: float, decision_seconds: float) -> bytes:
     return b"hg-queue;dur=%.1f, hg-decide;dur=%.2f" % (wait_seconds * 1e3, decision_seconds * 1e3)
 
 
-def _text_field(name: bytes, text: bytes) -> bytes:
-    return nested(_FIELDS, name + nested(_VALUE, nested(_STRING_VALUE, text)))
+def _text_field(tags: tuple[bytes, ...], text: bytes) -> bytes:
+    return head(tags, len(text)) + text
 
 
-def _name(name: str) -> bytes:
-    return nested(_KEY, name.encode())
+def _text(name: str) -> tuple[bytes, ...]:
+    """The tags of a field of text."""
+    return (_FIELDS, nested(_KEY, name.encode()) + _VALUE, _STRING_VALUE)
 
 
 def _number_field(name: str) -> bytes:
@@ -91,9 +91,8 @@ _DYNAMIC_METADATA = tag_of(pb.ProcessingResponse, "dynamic_metadata")
 _FIELDS = tag_of(Struct, "fields")
 _KEY, _VALUE = tag_of(Struct.FieldsEntry, "key"), tag_of(Struct.FieldsEntry, "value")
 _STRUCT_VALUE, _STRING_VALUE = tag_of(Value, "struct_value"), tag_of(Value, "string_value")
-_NAMESPACE, _REQUEST_ID, _SERVER_TIMING, _DECISION = map(
-    _name, (METADATA_NAMESPACE, "request_id", "server_timing", "decision")
-)
+_NAMESPACE = (_DYNAMIC_METADATA, _FIELDS, nested(_KEY, METADATA_NAMESPACE.encode()) + _VALUE, _STRUCT_VALUE)
+_REQUEST_ID, _SERVER_TIMING, _DECISION = map(_text, ("request_id", "server_timing", "decision"))
 _NUMBER_FIELDS = (
     _PROMPT_TOKENS,
     _MAX_OUTPUT_TOKENS,

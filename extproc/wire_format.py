@@ -5,6 +5,8 @@ A reply is mostly the same few headers and words: those are serialised once, and
 
 from __future__ import annotations
 
+import functools
+
 from google.protobuf.message import Message
 
 
@@ -21,6 +23,18 @@ def nested(tag: bytes, payload: bytes) -> bytes:
         size >>= 7
     length.append(size)
     return tag + length + payload
+
+
+@functools.lru_cache(maxsize=4096)
+def head(tags: tuple[bytes, ...], size: int) -> bytes:
+    """What stands before a payload of so many bytes in fields within fields, the outermost tag first.
+
+    Between two tags there may be what comes before the inner one: a tag is then longer than a byte or two.
+    """
+    payload = bytes(size)
+    for tag in reversed(tags):
+        payload = nested(tag, payload)
+    return payload[: len(payload) - size]
 
 
 def tag_of(message: type[Message], field: str) -> bytes:
