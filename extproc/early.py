@@ -26,8 +26,9 @@ def refuse_early(
         return refusal.unknown_model(target.model)
     if not is_served(policy, target):
         return refusal.not_served("protocol_not_served", "No model is served over this API.")
-    if headers.content_length is not None and headers.content_length > identity.tier.max_body_bytes:
-        return refusal.too_large(headers.content_length, identity.tier.max_body_bytes)
+    size, limit = headers.content_length, identity.tier.max_body_bytes
+    if size is not None and size > limit:
+        return refusal.too_large(size, limit)
     if not is_readable(headers):
         text = "A request body may be compressed with gzip or deflate, and with nothing else."
         return refusal.bad_request(text, ENCODING_HEADER, 415)
