@@ -42,15 +42,17 @@ class HeadersReceived(msgspec.Struct, frozen=True):
     Attributes:
         is_end: no body follows.
         is_duplex: the body comes in pieces as it arrives, and nothing goes on before the headers are answered.
+        is_buffered: the body comes in one message, which does not say it is the end where trailers follow.
     """
 
     headers: Headers
     is_end: bool
     is_duplex: bool = False
+    is_buffered: bool = False
 
 
 class BodyReceived(msgspec.Struct, frozen=True):
-    """The request body; in BUFFERED mode all of it in one message with `is_end`."""
+    """The request body or, of a duplex one, a piece of it."""
 
     body: bytes
     is_end: bool

@@ -94,6 +94,7 @@ class Exchange:
         self._lease: Lease | None = None
         self._is_decided = False
         self._is_body_complete = False
+        self._is_buffered = False
         self._started_at = 0.0
 
     @property
@@ -138,6 +139,7 @@ class Exchange:
         if self._is_decided or self._phase is Phase.REQUEST_BODY:
             return [Continue(Phase.REQUEST_HEADERS)]
         self._headers = headers = received.headers
+        self._is_buffered = received.is_buffered
         self._target = parse_target(headers.get(":method"), headers.get(":path"))
         identity = identify(self._policy, headers)
         if isinstance(identity, Unidentified):
@@ -182,11 +184,11 @@ class Exchange:
         if self._identity is None:
             # An Envoy told to skip the request headers; nobody is known to let through.
             return self._reject(refusal.turned_away("internal_error"))
-        self._is_body_complete = is_end
+        self._is_body_complete = is_end or self._is_buffered
         limit = self._identity.tier.max_body_bytes
         if len(body) > limit:
             return self._reject(refusal.too_large(len(body), limit))
-        if not is_end:
+        if not self._is_body_complete:
             return self._reject(refusal.bad_request(HAS_TO_BUFFER))
         try:
             plain = plain_body(self._target, self._headers, body, limit)

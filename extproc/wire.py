@@ -30,7 +30,7 @@ from headgate.pb import ext_proc_pb2 as pb
 from headgate.transport import RpcError, StatusCode
 
 SERVICE_NAME = "envoy.service.ext_proc.v3.ExternalProcessor"
-_FULL_DUPLEX = pb.ProcessingMode.FULL_DUPLEX_STREAMED
+_FULL_DUPLEX, _BUFFERED = pb.ProcessingMode.FULL_DUPLEX_STREAMED, pb.ProcessingMode.BUFFERED
 
 
 def parse_request(message: bytes) -> Event:
@@ -50,8 +50,10 @@ def parse_request(message: bytes) -> Event:
         case "request_headers":
             headers = request.request_headers
             # Only the first message of a stream says in which mode Envoy sends the body.
-            is_duplex = request.protocol_config.request_body_mode == _FULL_DUPLEX
-            return HeadersReceived(_headers(headers.headers), headers.end_of_stream, is_duplex)
+            mode = request.protocol_config.request_body_mode
+            return HeadersReceived(
+                _headers(headers.headers), headers.end_of_stream, mode == _FULL_DUPLEX, mode == _BUFFERED
+            )
         case "request_body":
             body = request.request_body
             return BodyReceived(body.body, body.end_of_stream)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import socket
 
+import hpack
+
 from headgate_cli.demo.cases import BEST_EFFORT
 from headgate_cli.demo.client import Client
 from headgate_cli.stack import Stack
+from tests.headgate.transport.peer import PREFACE, Frame, Reader, frame, settings
 
 MEBIBYTE = 1024 * 1024
+END_STREAM, END_HEADERS = 1, 4
 
 
 def chat(size_bytes: int) -> bytes:
@@ -28,6 +32,19 @@ def exchange(stack: Stack, head: str, body: bytes = b"") -> tuple[int, dict[str,
             if line.startswith(b"content-length:"):
                 length = int(line.partition(b":")[2])
         return status, json.loads(answer.read(length))
+
+
+def exchange_frames(stack: Stack, *request: bytes) -> tuple[int, dict[str, object]]:
+    """What Envoy answers on the first stream of an HTTP/2 connection."""
+    reader, seen = Reader(), list[Frame]()
+    with socket.create_connection(("127.0.0.1", stack.settings.ports.envoy), timeout=20) as connection:
+        connection.sendall(PREFACE + settings() + b"".join(request))
+        while not any(part.is_end for part in seen):
+            data = connection.recv(65536)
+            assert data, seen
+            seen += reader.frames(data)
+    [head, *_] = (reader.headers(part) for part in seen if part.kind == "HEADERS")
+    return int(head[":status"]), json.loads(b"".join(part.payload for part in seen if part.kind == "DATA"))
 
 
 def test_a_body_of_a_tiers_size_goes_through(client: Client) -> None:
@@ -61,6 +78,21 @@ def test_a_larger_body_of_undeclared_length_is_refused_once_it_is_there(stack: S
 
     assert status == 413
     assert answer["error"]["type"] == "request_too_large"  # type: ignore[index]
+
+
+def test_a_body_that_trailers_follow_is_read_whole(stack: Stack) -> None:
+    pseudo = {":method": "POST", ":scheme": "http", ":path": "/v1/chat/completions", ":authority": "x"}
+    head = pseudo | {"authorization": f"Bearer {BEST_EFFORT}"}
+    encoder = hpack.Encoder()
+
+    status, body = exchange_frames(
+        stack,
+        frame("HEADERS", 1, encoder.encode(head.items()), END_HEADERS),
+        frame("DATA", 1, chat(200)),
+        frame("HEADERS", 1, encoder.encode([("x-checksum", "1")]), END_HEADERS | END_STREAM),
+    )
+
+    assert (status, "choices" in body) == (200, True)
 
 
 def test_more_than_a_hundred_headers_are_refused_by_envoy_itself(stack: Stack) -> None:

@@ -185,6 +185,18 @@ def test_the_reason_of_a_route_is_the_reason_of_the_decision(policy: Policy, sig
     assert (decision.verdict, decision.reason, decision.text) == ("ADMIT", "everyone", "admit; reason=everyone")
 
 
+def test_a_buffered_body_is_whole_though_trailers_follow(policy: Policy, signals: Any) -> None:
+    exchange = Exchange(policy, signals)
+    exchange.receive(HeadersReceived(headers().headers, is_end=False, is_buffered=True), 0.0)
+
+    [acquire] = exchange.receive(BodyReceived(body().body, is_end=False), 0.001)
+
+    assert isinstance(acquire, AcquireLease)
+    assert exchange.receive(OtherReceived(Phase.REQUEST_TRAILERS), 0.002) == [Continue(Phase.REQUEST_TRAILERS)]
+    assert exchange.receive(BodyReceived(body().body, is_end=False), 0.003) == [Continue(BODY)]
+    assert [type(effect) for effect in exchange.receive(LeaseGranted(LEASE), 0.004)] == [Forward, Report]
+
+
 def test_headers_a_client_made_up_are_overwritten(policy: Policy, signals: Any) -> None:
     exchange = Exchange(policy, signals)
     made_up = {"x_model_cluster": "tiny", "x_headgate_tier": "premium", "x_headgate_tenant": "acme"}
@@ -363,7 +375,12 @@ def test_no_refusal_repeats_the_prompt(policy: Policy, signals: Any) -> None:
         ({"grpc-timeout": "500m", "x-stainless-read-timeout": "0.25"}, 0.25, "client_deadline"),
         ({"x-stainless-read-timeout": "soon"}, 2.0, "queue_timeout"),
         ({"x-stainless-read-timeout": "NOT_GIVEN"}, 2.0, "queue_timeout"),
+        ({"x-stainless-read-timeout": "-1"}, 2.0, "queue_timeout"),
+        ({"x-stainless-read-timeout": "9" * 400}, 2.0, "queue_timeout"),
+        ({"x-stainless-read-timeout": "0"}, 0.0, "client_deadline"),
         ({"grpc-timeout": "1 S"}, 2.0, "queue_timeout"),
+        ({"grpc-timeout": "99999999H"}, 2.0, "queue_timeout"),
+        ({"grpc-timeout": "0n"}, 0.0, "client_deadline"),
     ],
 )
 def test_nobody_waits_longer_than_the_client_does(
@@ -785,6 +802,7 @@ MESSAGES = st.sampled_from(
         headers("hobby", "/metrics"),
         headers("nobody"),
         headers(is_end=True),
+        HeadersReceived(headers().headers, is_end=False, is_buffered=True),
         asking("/v1/models"),
         asking("/v2/models/assistant/config"),
         body(),

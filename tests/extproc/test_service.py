@@ -23,7 +23,7 @@ from extproc.routing import Signals
 from extproc.service import ExtProcService
 from extproc.signals import ClusterSignals
 from headgate.pb import ext_proc_pb2 as pb
-from headgate.policy.model import Capacity, OnStoreFailure, Policy, Queue, TenantLimits
+from headgate.policy.model import Capacity, OnStoreFailure, Policy, Queue, Rung, TenantLimits
 from headgate.store import LeaseRequest, Scope, TakeOutcome
 from headgate.store.memory import MemoryStore
 from headgate.transport import Server
@@ -48,10 +48,30 @@ def body(content: bytes | None = None, **fields: Any) -> bytes:
     return pb.ProcessingRequest(request_body=pb.HttpBody(body=content, end_of_stream=True)).SerializeToString()
 
 
-def trailers() -> bytes:
+def trailers(of: str = "response") -> bytes:
     message = pb.ProcessingRequest()
-    message.response_trailers.SetInParent()
+    getattr(message, f"{of}_trailers").SetInParent()
     return message.SerializeToString()
+
+
+def in_mode(mode: str) -> bytes:
+    """Headers by which Envoy tells how it sends the body."""
+    request = pb.ProcessingRequest.FromString(headers())
+    request.protocol_config.request_body_mode = pb.ProcessingMode.BodySendMode.Value(mode)
+    return request.SerializeToString()
+
+
+def without_end(content: bytes) -> bytes:
+    """A body that something follows."""
+    return pb.ProcessingRequest(request_body=pb.HttpBody(body=content)).SerializeToString()
+
+
+def without_id() -> bytes:
+    """Headers that do not name the request."""
+    request = pb.ProcessingRequest.FromString(headers())
+    known = request.request_headers.headers.headers
+    known.remove(next(header for header in known if header.key == "x-request-id"))
+    return request.SerializeToString()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -249,16 +269,88 @@ async def test_messages_sent_without_waiting_are_answered_in_their_order(sidecar
     assert await stream.end() is grpc.StatusCode.OK
 
 
-async def test_two_live_streams_with_one_request_id_are_two_requests(sidecar: Sidecar) -> None:
+async def test_a_buffered_body_is_whole_though_trailers_follow(sidecar: Sidecar) -> None:
+    stream = sidecar.open()
+
+    assert kind(await stream.ask(in_mode("BUFFERED"))) == "request_headers"
+    response = await stream.ask(without_end(b'{"model":"assistant","messages":[{"content":"Hi"}]}'))
+    assert response.request_body.response.HasField("header_mutation")
+    assert kind(await stream.ask(trailers("request"))) == "request_trailers"
+
+    assert await stream.end() is grpc.StatusCode.OK
+    await sidecar.is_idle()
+
+
+@pytest.mark.parametrize("mode", ["STREAMED", "BUFFERED_PARTIAL"])
+async def test_an_envoy_that_sends_a_body_by_and_by_is_told_to_buffer_it(sidecar: Sidecar, mode: str) -> None:
+    stream = sidecar.open()
+    await stream.ask(in_mode(mode))
+
+    response = await stream.ask(without_end(b'{"model":"assist'))
+
+    assert refusal_of(response) == (400, "bad_request")
+    assert b"BUFFERED" in response.immediate_response.body
+    assert await stream.end() is grpc.StatusCode.OK
+    await sidecar.is_idle()
+
+
+async def test_a_request_without_a_body_is_decided_on_its_headers_in_one_reply(sidecar: Sidecar) -> None:
+    stream = sidecar.open()
+    asked = pb.ProcessingRequest.FromString(headers("hobby", "/v1/files"))
+    asked.request_headers.end_of_stream = True
+
+    common = (await stream.ask(asked.SerializeToString())).request_headers.response
+
+    stamped = {option.header.key for option in common.header_mutation.set_headers}
+    assert stamped == {"x-headgate-tenant", "x-headgate-tier"}
+    assert common.clear_route_cache
+    assert sidecar.store.in_flight(Scope.TENANT, "hobby") == 1
+    assert await stream.end() is grpc.StatusCode.OK
+    await until(lambda: sidecar.store.in_flight(Scope.TENANT, "hobby") == 0)
+
+
+@pytest.mark.parametrize("asked", [headers(), without_id()], ids=["the same id", "no id"])
+async def test_a_request_is_known_by_its_stream_whatever_its_id(sidecar: Sidecar, asked: bytes) -> None:
     first, second = sidecar.open(), sidecar.open()
-    await first.admitted()
-    await second.admitted()
+    for stream in (first, second):
+        await stream.ask(asked)
+        assert kind(await stream.ask(body())) == "request_body"
 
     assert sidecar.held() == 2
     await first.end()
     await until(lambda: sidecar.held() == 1)
     await second.end()
     await sidecar.is_idle()
+
+
+async def test_what_runs_counts_on_while_its_cluster_and_tier_leave_the_policy_and_come_back(
+    start: START, policy: Policy, revise: Callable[..., Policy]
+) -> None:
+    rejecting = revise(tiers={"premium": {"on_overload": (Rung.REJECT,)}})
+    sidecar = await start(rejecting)
+    running = await full(sidecar)
+
+    [elsewhere] = [route for route in policy.models["assistant"].routes if route.cluster == "standard"]
+    without = replace(
+        policy,
+        tenants=policy.tenants | {"acme": replace(policy.tenants["acme"], tier="interactive")},
+        tiers={name: tier for name, tier in policy.tiers.items() if name != "premium"},
+        models={"assistant": replace(policy.models["assistant"], routes=(elsewhere,))},
+        clusters={name: cluster for name, cluster in policy.clusters.items() if name != "best"},
+    )
+    sidecar.policies.append(without)
+    await sidecar.open().admitted()
+    assert (sidecar.held(), sidecar.held("standard")) == (2, 1)
+
+    sidecar.policies.append(rejecting)
+    refused = sidecar.open()
+    await refused.ask(headers())
+    assert refusal_of(await refused.ask(body())) == (429, "cluster_concurrency")
+    for stream in running:
+        await stream.end()
+    await until(lambda: sidecar.held() == 0)
+    await full(sidecar)
+    assert sidecar.held() == 2
 
 
 async def test_a_request_keeps_the_policy_its_stream_began_with(sidecar: Sidecar, policy: Policy) -> None:
@@ -405,6 +497,18 @@ async def test_a_wait_that_ends_in_vain_goes_down_the_ladder(start: START, revis
 
     assert metadata["cluster"] == "fast"
     assert re.fullmatch(r"degrade; reason=queue_timeout; wait=\d+ms", metadata["decision"])
+
+
+async def test_a_client_whose_time_is_up_before_it_could_wait_is_told_so_in_a_429(
+    start: START, revise: Callable[..., Policy]
+) -> None:
+    sidecar = await start(revise(tiers={"premium": {"on_overload": (Rung.QUEUE, Rung.REJECT)}}))
+    await full(sidecar)
+    late = sidecar.open()
+    await late.ask(headers(**{"grpc-timeout": "0m"}))
+
+    assert refusal_of(await late.ask(body())) == (429, "client_deadline")
+    assert sidecar.depth == 0
 
 
 # the ends of a stream

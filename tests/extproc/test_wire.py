@@ -67,17 +67,25 @@ def test_headers_are_read_by_raw_value_or_value_in_any_case(is_end: bool) -> Non
 
 
 @pytest.mark.parametrize(
-    ("mode", "is_duplex"),
-    [("NONE", False), ("BUFFERED", False), ("STREAMED", False), ("FULL_DUPLEX_STREAMED", True)],
+    ("mode", "is_duplex", "is_buffered"),
+    [
+        ("NONE", False, False),
+        ("BUFFERED", False, True),
+        ("BUFFERED_PARTIAL", False, False),
+        ("STREAMED", False, False),
+        ("FULL_DUPLEX_STREAMED", True, False),
+    ],
 )
-def test_the_first_message_tells_whether_the_body_comes_in_pieces(mode: str, is_duplex: bool) -> None:
+def test_the_first_message_tells_whether_the_body_comes_in_pieces(
+    mode: str, is_duplex: bool, is_buffered: bool
+) -> None:
     request = pb.ProcessingRequest.FromString(headers_message())
     request.protocol_config.request_body_mode = pb.ProcessingMode.BodySendMode.Value(mode)
 
     event = parse_request(request.SerializeToString())
 
     assert isinstance(event, HeadersReceived)
-    assert event.is_duplex is is_duplex
+    assert (event.is_duplex, event.is_buffered) == (is_duplex, is_buffered)
 
 
 @pytest.mark.parametrize(("body", "is_end"), [(b"", True), (b"\x00\xff{}", True), (b"part", False)])
