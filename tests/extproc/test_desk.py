@@ -259,6 +259,22 @@ async def test_a_waiter_who_leaves_is_gone_at_once_and_takes_no_slot(desk: Desk)
     assert (desk.served, desk.in_flight(), leaving.has_left) == (["staying"], 1, True)
 
 
+@pytest.mark.parametrize("how", ["leaves", "gives up"])
+async def test_the_place_of_one_who_goes_without_a_slot_is_the_next_ones_at_once(desk: Desk, how: str) -> None:
+    await desk.hold(asking())
+    going = desk.wait("going", joining(asking(), depth=1, max_wait_seconds=0.0 if how == "gives up" else FOR_EVER))
+
+    if how == "leaves":
+        going.leave()
+    else:
+        assert isinstance(await going.answered, LeaseRefused)
+    coming = desk.wait("coming", joining(asking(), depth=1))
+    await settle()
+
+    assert not coming.answered.done()
+    assert desk.desk.queue.depth("best") == 1
+
+
 @pytest.mark.parametrize("turns_between", range(6))
 async def test_a_slot_granted_around_the_turn_its_waiter_leaves_is_never_lost(desk: Desk, turns_between: int) -> None:
     held = await desk.hold(asking())
@@ -362,6 +378,18 @@ async def test_a_wait_ends_when_the_tier_says_so_and_leaves_the_queue(desk: Desk
     desk.desk.release(held)
     await settle()
     assert desk.in_flight() == 0
+
+
+async def test_a_tier_at_its_share_waits_in_vain_though_half_the_cluster_is_free(desk: Desk) -> None:
+    batch = asking(tier="batch", cluster_limit=10, reserved={"premium": 0.5})
+    for _ in range(5):
+        await desk.hold(batch)
+
+    answer = await desk.wait("batch", joining(batch, max_wait_seconds=0.01)).answered
+
+    assert isinstance(answer, LeaseRefused)
+    assert (answer.scope, answer.queue_reason) == (Scope.CLUSTER, "queue_timeout")
+    assert (desk.in_flight(), desk.desk.queue.depths()) == (5, {})
 
 
 async def test_who_waits_no_time_at_all_is_asked_for_once_more(desk: Desk) -> None:

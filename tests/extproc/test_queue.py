@@ -98,6 +98,17 @@ def test_tenants_of_equal_weight_take_turns_by_tokens_not_by_requests() -> None:
     assert abs(tokens["small"] - tokens["large"]) <= 400
 
 
+def test_of_three_tenants_that_ask_alike_each_is_served_once_in_every_three_turns() -> None:
+    queue = FairQueue()
+    for name in "abc":
+        for _ in range(3):
+            joined(queue, asking(name))
+
+    served = tenants(serve_all(queue))
+
+    assert all(set(served[start : start + 3]) == {"a", "b", "c"} for start in range(7))
+
+
 def test_a_weight_of_three_is_served_three_times_as_much() -> None:
     queue = FairQueue()
     for _ in range(400):
