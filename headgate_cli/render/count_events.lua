@@ -4,8 +4,12 @@
 local LONGEST_LINE = 262144
 
 function envoy_on_response(handle)
-  local kind = handle:headers():get("content-type")
+  local kind, encoding = handle:headers():get("content-type"), handle:headers():get("content-encoding")
   if kind == nil or kind:sub(1, 17) ~= "text/event-stream" then
+    return
+  end
+  if encoding ~= nil and encoding ~= "identity" then
+    -- It shows no events: said to have none, it would be free of charge. Its length has to tell.
     return
   end
   local events, tokens, rest = 0, nil, ""

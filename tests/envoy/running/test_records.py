@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import http.client
 import json
 import socket
@@ -134,6 +135,21 @@ def test_a_client_that_leaves_before_the_answer_is_charged_for_its_prompt(stack:
     assert (record().outcome, record().status, record().first_byte_seconds) == (Outcome.CLIENT_LEFT, 0, None)
 
 
+def test_a_client_that_leaves_before_the_decision_is_nobodys_and_used_nothing(stack: Stack, record: READ) -> None:
+    stack.extproc.delay_seconds = 0.5
+    request = b"POST /v1/x HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}"
+    with contextlib.closing(socket.create_connection(("127.0.0.1", stack.port))) as connection:
+        connection.sendall(request)
+        stack.wait_until(lambda: stack.extproc.bodies, "body at ext_proc")
+    stack.request_id = stack.extproc.headers[0]["x-request-id"]
+
+    assert (record().outcome, record().status, record().verdict) == (Outcome.CLIENT_LEFT, 0, "")
+    assert (record().tenant, record().cluster, record().attempts) == ("", "", 0)
+    assert used(record()) == (UsageSource.NONE, 0, 0, None)
+    assert not stack.models["standard"].requests
+    stack.wait_until(lambda: stack.extproc.open_streams == 0, "end of the lease")
+
+
 def test_a_model_that_breaks_off_is_to_blame_and_what_it_sent_counts(stack: Stack, record: READ) -> None:
     model = stack.models["standard"]
     model.content_type, model.chunks, model.breaks_off = SSE, (tokens(4),), True
@@ -194,6 +210,8 @@ def test_a_retry_that_succeeds_counts_its_tokens_once(
     assert attempts[-1] > 1
     assert record().outcome is Outcome.SERVED
     assert len(stack.models["standard"].requests) == len(attempts)
+    # However often it was tried: decided on once, and charged once.
+    assert len(stack.extproc.bodies) == len(stack.ratelimit.requests) == len(attempts)
 
 
 def test_our_refusal_is_one_record_and_no_error_of_a_model(stack: Stack, record: READ, say: SimpleNamespace) -> None:
@@ -252,6 +270,17 @@ def test_tritons_events_are_counted_where_they_say_nothing(stack: Stack, record:
     stack.post()
 
     assert used(record()) == (UsageSource.ESTIMATED, 9, 7, None)
+
+
+def test_a_compressed_stream_is_estimated_by_its_length(stack: Stack, record: READ) -> None:
+    model = stack.models["standard"]
+    body = gzip.compress(tokens(200) + event(choices=[], usage=USAGE) + DONE)
+    model.content_type, model.headers, model.chunks = SSE, ("content-encoding: gzip",), (body,)
+
+    stack.post()
+
+    assert used(record()) == (UsageSource.ESTIMATED, 9, min(64, len(body) // 4), None)
+    assert record().is_stream
 
 
 def test_a_line_without_end_costs_no_memory_and_no_stream(stack: Stack, record: READ) -> None:
