@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from types import SimpleNamespace
 from typing import Any
 
@@ -77,6 +78,92 @@ def test_usage_of_a_stream_is_the_last_it_says(stack: Stack, content_type: str) 
 
     used = {"prompt_tokens": 11, "completion_tokens": 22, "cached_tokens": 4}
     assert stack.metadata("headgate.usage") == used | {"stream_events": 4}
+
+
+USAGE = '{"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 22}}'
+
+
+@pytest.mark.parametrize("is_in_pieces", [False, True], ids=["at once", "byte by byte"])
+@pytest.mark.parametrize(
+    ("stream", "events"),
+    [
+        (f"data: {{}}\r\n\r\ndata: {USAGE}\r\n\r\ndata: [DONE]\r\n\r\n", {"stream_events": 3}),
+        (f"data: {{}}\r\rdata: {USAGE}\r\rdata: [DONE]\r\r", {}),
+        (f"data:{{}}\n\ndata:{USAGE}\n\ndata:[DONE]\n\n", {"stream_events": 3}),
+        (f': data: {{"usage": {{"prompt_tokens": 9}}}}\n\ndata: {USAGE}\n\n:\n\n', {"stream_events": 1}),
+        ("data: " + USAGE.replace(", ", ",\ndata: ", 1) + "\n\n", {"stream_events": 2}),
+        (f"event: message\nid: 7\nretry: 10\ndata: {USAGE}\n\n", {"stream_events": 1}),
+        (f'data: {{"text": "h\u00e9llo \u4e16\u754c \U0001f389"}}\n\ndata: {USAGE}\n\n', {"stream_events": 2}),
+        (f'data: {{"usage": null}}\n\ndata: {USAGE}\n\ndata: {{"usage": null}}\n\n', {"stream_events": 3}),
+    ],
+    ids=["CRLF", "CR", "no space", "comments", "two lines", "other fields", "UTF-8", "null around it"],
+)
+def test_usage_of_a_stream_is_read_however_its_lines_are_written(
+    stack: Stack, stream: str, events: dict[str, int], is_in_pieces: bool
+) -> None:
+    body, model = stream.encode(), stack.models["standard"]
+    model.content_type = "text/event-stream"
+    model.chunks = tuple(bytes([byte]) for byte in body) if is_in_pieces else (body,)
+
+    assert stack.post().body == body
+
+    assert stack.metadata("headgate.usage") == {"prompt_tokens": 11, "completion_tokens": 22} | events
+
+
+@pytest.mark.parametrize(
+    ("end", "events"),
+    [("\n", 2), ("", 1), ("\ndata: [DONE]\n", 3)],
+    ids=["an event without end", "a line without end", "lines for events"],
+)
+def test_usage_in_an_event_that_never_ends_is_none_and_its_lines_still_count(
+    stack: Stack, end: str, events: int
+) -> None:
+    body, model = f"data: {{}}\n\ndata: {USAGE}{end}".encode(), stack.models["standard"]
+    model.content_type, model.chunks = "text/event-stream", (body,)
+
+    assert stack.post().body == body
+
+    assert stack.metadata("headgate.usage") == {"stream_events": events}
+
+
+@pytest.mark.parametrize(
+    ("used", "read"),
+    [
+        ('{"prompt_tokens": "11", "completion_tokens": "22"}', {"prompt_tokens": 11, "completion_tokens": 22}),
+        ('{"prompt_tokens": 11.5, "completion_tokens": 2.5}', {"prompt_tokens": 11.5, "completion_tokens": 2.5}),
+        ('{"prompt_tokens": "many", "completion_tokens": 22}', {"completion_tokens": 22}),
+        ('{"prompt_tokens": {}, "completion_tokens": [3]}', {}),
+        ('{"prompt_tokens": null, "completion_tokens": null}', {}),
+        ('{"prompt_tokens": 1e400, "completion_tokens": 3}', {}),
+        ("null", {}),
+        ("[11, 22]", {}),
+        ("{}", {}),
+    ],
+)
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_numbers_that_are_none_are_left_out_and_harm_no_answer(
+    stack: Stack, used: str, read: dict[str, float], is_stream: bool
+) -> None:
+    body, model = f'{{"usage": {used}}}', stack.models["standard"]
+    if is_stream:
+        body, model.content_type = f"data: {body}\n\n", "text/event-stream"
+    model.chunks = (body.encode(),)
+
+    response = stack.post()
+
+    assert (response.status, response.body) == (200, body.encode())
+    assert stack.metadata("headgate.usage") == read | ({"stream_events": 1} if is_stream else {})
+
+
+@pytest.mark.parametrize("content_type", ["text/event-stream", "application/json"])
+def test_a_compressed_answer_passes_and_shows_neither_usage_nor_events(stack: Stack, content_type: str) -> None:
+    body = gzip.compress(f"data: {USAGE}\n\n".encode() if "event" in content_type else USAGE.encode())
+    model = stack.models["standard"]
+    model.content_type, model.headers, model.chunks = content_type, ("content-encoding: gzip",), (body,)
+
+    assert stack.post().body == body
+
+    assert stack.metadata("headgate.usage") == {}
 
 
 @pytest.mark.parametrize(

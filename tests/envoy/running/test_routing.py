@@ -121,6 +121,15 @@ def test_a_connection_that_fails_is_tried_again_and_a_refusal_of_the_model_is_no
     assert stack.record().common_properties.upstream_request_attempt_count == 3
 
 
+def test_the_trace_of_a_request_goes_on_to_the_model(stack: Stack) -> None:
+    trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate": "a=1"}
+
+    stack.post(**trace)
+
+    [received] = stack.models["standard"].requests
+    assert {name: received.headers.get(name) for name in trace} == trace
+
+
 @pytest.mark.parametrize("path", ["/v1/../v1/x", "/v1//x", "/v1/%2e/x"])
 def test_ext_proc_sees_a_normal_path(stack: Stack, path: str) -> None:
     stack.post(path)
