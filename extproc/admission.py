@@ -72,6 +72,12 @@ def is_closed(request: LeaseRequest) -> bool:
     return 0 in (request.tenant_limit, request.tier_limit, request.cluster_limit, request.cluster_token_limit)
 
 
+def place_to_wait(identity: Identity, first: Destination) -> Queue | None:
+    """The tier's queue; none where a limit of 0 lets nothing through, however long anybody waits."""
+    limits = (tenant_concurrency(identity), identity.tier.tier_concurrency, first.cluster.capacity.requests)
+    return None if 0 in limits else identity.tier.queue
+
+
 def idle_room_tokens(policy: Policy, identity: Identity, cluster: Cluster) -> int | None:
     """What the tier can have of the idle cluster: its tokens less what other tiers have reserved; None for no limit."""
     limit = cluster.capacity.tokens

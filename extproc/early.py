@@ -42,7 +42,7 @@ def refuse_early(
 def _refuse_tenant(identity: Identity, signals: Signals) -> Refusal | None:
     """No to a tenant at its own limit, where its tier would not let it wait either."""
     limit = tenant_concurrency(identity)
-    if limit is None or Rung.QUEUE in identity.tier.on_overload:
+    if limit is None or (limit and Rung.QUEUE in identity.tier.on_overload):
         return None
     if signals.in_flight(Scope.TENANT, identity.tenant.name) < limit:
         return None

@@ -16,6 +16,7 @@ from extproc.admission import (
     idle_room_tokens,
     is_closed,
     passing_question,
+    place_to_wait,
     question,
 )
 from extproc.affinity import AffinityNames
@@ -93,8 +94,7 @@ class Exchange:
         self._course: Course | None = None
         self._lease: Lease | None = None
         self._is_decided = False
-        self._is_body_complete = False
-        self._is_buffered = False
+        self._is_body_complete = self._is_buffered = False
         self._started_at = 0.0
 
     @property
@@ -250,7 +250,7 @@ class Exchange:
         if isinstance(found, NoDestination):
             return self._reject(refusal.not_served(found.reason, found.message))
         cheaper = cheaper_places(self._policy, identity, request, found)
-        ladder = Ladder(identity.tier.on_overload, identity.tier.queue, found, cheaper)
+        ladder = Ladder(identity.tier.on_overload, place_to_wait(identity, found), found, cheaper)
         self._attempt = Attempt(request, body, found, ladder)
         if not can_ever_fit(self._policy, identity, found):
             room = idle_room_tokens(self._policy, identity, found.cluster) or 0

@@ -581,6 +581,47 @@ def test_a_limit_of_zero_is_refused_for_good(
     assert ("retry-after" in respond.headers) != is_told
 
 
+@pytest.mark.parametrize(
+    ("zero", "scope", "reason"),
+    [
+        ({"tiers": {"premium": {"tier_concurrency": 0}}}, Scope.TIER, "tier_concurrency"),
+        ({"clusters": {"best": {"capacity": Capacity(requests=0)}}}, Scope.CLUSTER, "cluster_concurrency"),
+    ],
+)
+def test_nobody_waits_for_what_a_limit_of_zero_lets_nobody_have(
+    signals: Any, revise: Callable[..., Policy], zero: Any, scope: Scope, reason: str
+) -> None:
+    exchange = Exchange(revise(**zero, models={"assistant": {"degrade": ()}}), signals)
+    start(exchange)
+
+    respond, decision = refusal_of(exchange.receive(LeaseRefused(scope, 0.5), 0.002))
+
+    assert (respond.status, decision.reason, respond.headers["x-should-retry"]) == (429, reason, "false")
+
+
+def test_a_cluster_closed_by_a_limit_of_zero_is_degraded_from_at_once(
+    signals: Any, revise: Callable[..., Policy]
+) -> None:
+    exchange = Exchange(revise(clusters={"best": {"capacity": Capacity(requests=0)}}), signals)
+    start(exchange)
+
+    [acquire] = exchange.receive(LeaseRefused(Scope.CLUSTER, 0.5), 0.002)
+
+    assert isinstance(acquire, AcquireLease)
+    assert acquire.request.cluster == "fast"
+
+
+def test_a_tenant_that_may_run_nothing_is_refused_at_the_headers_though_its_tier_waits(
+    signals: Any, revise: Callable[..., Policy]
+) -> None:
+    policy = revise(tenants={"acme": {"limits": TenantLimits(concurrency=0)}})
+
+    respond, decision = refusal_of(Exchange(policy, signals).receive(headers("acme"), 0.0))
+
+    assert (respond.status, decision.reason) == (429, "tenant_concurrency")
+    assert respond.headers["x-should-retry"] == "false"
+
+
 def test_what_was_learnt_of_a_cluster_is_its_limit(policy: Policy, signals: Any) -> None:
     signals.limits["best"] = 17
 

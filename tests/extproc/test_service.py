@@ -605,7 +605,9 @@ async def test_draining_lets_no_request_pass_whose_body_is_still_to_come(sidecar
 async def test_a_request_that_comes_while_draining_is_decided_and_let_go_but_never_queued(
     start: START, revise: Callable[..., Policy]
 ) -> None:
-    sidecar = await start(revise(clusters={"best": {"capacity": Capacity(requests=0)}}))
+    sidecar = await start(revise(clusters={"best": {"capacity": Capacity(requests=1)}}))
+    held: list[Any] = []
+    sidecar.store.acquire(LeaseRequest(tenant="other", tier="premium", cluster="best"), held.append)
     sidecar.service.drain()
     admitted, refused = sidecar.open(), sidecar.open()
 
@@ -615,6 +617,7 @@ async def test_a_request_that_comes_while_draining_is_decided_and_let_go_but_nev
     assert await admitted.status() is grpc.StatusCode.OK
     assert refusal_of(await refused.ask(body())) == (503, "shutting_down")
     assert await refused.status() is grpc.StatusCode.OK
+    sidecar.store.release(held.pop())
     await sidecar.is_idle()
 
 
