@@ -370,6 +370,7 @@ def test_no_refusal_repeats_the_prompt(policy: Policy, signals: Any) -> None:
     ("sent", "max_wait_seconds", "give_up_reason"),
     [
         ({"x-stainless-read-timeout": "600"}, 2.0, "queue_timeout"),
+        ({"x-stainless-read-timeout": "2.5"}, 2.0, "queue_timeout"),
         ({"x-stainless-read-timeout": "1.5"}, 1.5, "client_deadline"),
         ({"grpc-timeout": "500m"}, 0.5, "client_deadline"),
         ({"grpc-timeout": "500m", "x-stainless-read-timeout": "0.25"}, 0.25, "client_deadline"),
