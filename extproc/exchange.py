@@ -93,8 +93,7 @@ class Exchange:
         self._stream: MessageStream | None = None
         self._course: Course | None = None
         self._lease: Lease | None = None
-        self._is_decided = False
-        self._is_body_complete = self._is_buffered = False
+        self._is_decided = self._is_body_complete = self._is_buffered = False
         self._started_at = 0.0
 
     @property
@@ -115,6 +114,8 @@ class Exchange:
                 return self._on_headers(event)
             case BodyReceived(body, is_end):
                 return self._on_body(body, is_end=is_end)
+            case OtherReceived(Phase.REQUEST_TRAILERS) if self._stream and not (self._is_decided or self._attempt):
+                return self._on_body(b"", is_end=True)
             case OtherReceived(phase):
                 return [Continue(phase)]
             case LeaseGranted():
@@ -324,8 +325,7 @@ class Exchange:
         attempt.waited_seconds += refused.waited_seconds
         step = attempt.ladder.next(refused.scope)
         if step is None:
-            told = _told(refused, self._question(self._identity, attempt))
-            return self._reject(told, attempt.waited_seconds)
+            return self._reject(_told(refused, self._question(self._identity, attempt)), attempt.waited_seconds)
         if isinstance(step, Queue):
             attempt.destination = attempt.ladder.first
             return [

@@ -6,7 +6,9 @@ import json
 import socket
 
 import hpack
+import pytest
 
+from extproc.inspection.target import STREAM_INFER_PATH
 from headgate_cli.demo.cases import BEST_EFFORT
 from headgate_cli.demo.client import Client
 from headgate_cli.stack import Stack
@@ -34,8 +36,8 @@ def exchange(stack: Stack, head: str, body: bytes = b"") -> tuple[int, dict[str,
         return status, json.loads(answer.read(length))
 
 
-def exchange_frames(stack: Stack, *request: bytes) -> tuple[int, dict[str, object]]:
-    """What Envoy answers on the first stream of an HTTP/2 connection."""
+def exchange_frames(stack: Stack, *request: bytes) -> tuple[dict[str, str], bytes]:
+    """The headers and the body Envoy answers on the first stream of an HTTP/2 connection."""
     reader, seen = Reader(), list[Frame]()
     with socket.create_connection(("127.0.0.1", stack.settings.ports.envoy), timeout=20) as connection:
         connection.sendall(PREFACE + settings() + b"".join(request))
@@ -44,7 +46,7 @@ def exchange_frames(stack: Stack, *request: bytes) -> tuple[int, dict[str, objec
             assert data, seen
             seen += reader.frames(data)
     [head, *_] = (reader.headers(part) for part in seen if part.kind == "HEADERS")
-    return int(head[":status"]), json.loads(b"".join(part.payload for part in seen if part.kind == "DATA"))
+    return head, b"".join(part.payload for part in seen if part.kind == "DATA")
 
 
 def test_a_body_of_a_tiers_size_goes_through(client: Client) -> None:
@@ -80,19 +82,32 @@ def test_a_larger_body_of_undeclared_length_is_refused_once_it_is_there(stack: S
     assert answer["error"]["type"] == "request_too_large"  # type: ignore[index]
 
 
-def test_a_body_that_trailers_follow_is_read_whole(stack: Stack) -> None:
-    pseudo = {":method": "POST", ":scheme": "http", ":path": "/v1/chat/completions", ":authority": "x"}
-    head = pseudo | {"authorization": f"Bearer {BEST_EFFORT}"}
+def frames(path: str, data: bytes, **more: str) -> list[bytes]:
+    """A request that ends in trailers."""
+    pseudo = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x"}
+    head = pseudo | {"authorization": f"Bearer {BEST_EFFORT}"} | {n.replace("_", "-"): v for n, v in more.items()}
     encoder = hpack.Encoder()
-
-    status, body = exchange_frames(
-        stack,
+    return [
         frame("HEADERS", 1, encoder.encode(head.items()), END_HEADERS),
-        frame("DATA", 1, chat(200)),
+        frame("DATA", 1, data),
         frame("HEADERS", 1, encoder.encode([("x-checksum", "1")]), END_HEADERS | END_STREAM),
-    )
+    ]
 
-    assert (status, "choices" in body) == (200, True)
+
+def test_a_body_that_trailers_follow_is_read_whole(stack: Stack) -> None:
+    head, body = exchange_frames(stack, *frames("/v1/chat/completions", chat(200)))
+
+    assert (head[":status"], "choices" in json.loads(body)) == ("200", True)
+
+
+@pytest.mark.parametrize("data", [b"", b"\0\0\0\0\x09half"])
+def test_a_grpc_stream_that_trailers_end_before_a_message_is_refused_and_never_passes(
+    stack: Stack, data: bytes
+) -> None:
+    head, _ = exchange_frames(stack, *frames(STREAM_INFER_PATH, data, content_type="application/grpc", te="trailers"))
+
+    assert head["x-headgate-decision"] == "reject; reason=bad_request"
+    assert head["grpc-status"] == "3"
 
 
 def test_more_than_a_hundred_headers_are_refused_by_envoy_itself(stack: Stack) -> None:

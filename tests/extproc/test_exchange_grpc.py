@@ -22,6 +22,7 @@ from extproc.events import (
     JoinQueue,
     LeaseGranted,
     LeaseRefused,
+    OtherReceived,
     Phase,
     ReleaseLease,
     Report,
@@ -301,6 +302,27 @@ def test_a_stream_without_a_whole_message_is_refused(exchange: Exchange, data: b
     exchange.receive(call("ModelStreamInfer", is_duplex=True), 0.0)
 
     assert refused(exchange.receive(piece(data, is_end=True), 0.0)).grpc_status is StatusCode.INVALID_ARGUMENT
+
+
+TRAILERS = OtherReceived(Phase.REQUEST_TRAILERS)
+
+
+@pytest.mark.parametrize("data", [b"", b"\0\0\0\0\x09half"])
+def test_a_stream_that_trailers_end_before_a_whole_message_is_refused_and_never_passes(
+    exchange: Exchange, data: bytes
+) -> None:
+    exchange.receive(call("ModelStreamInfer", is_duplex=True), 0.0)
+    assert exchange.receive(piece(data), 0.0) == []
+
+    assert refused(exchange.receive(TRAILERS, 0.0)).grpc_status is StatusCode.INVALID_ARGUMENT
+
+
+def test_trailers_after_the_first_message_change_nothing(exchange: Exchange) -> None:
+    assert acquires(stream(exchange, frame(infer())))
+    forwarded(exchange.receive(LeaseGranted(LEASE), 0.0))
+
+    assert exchange.receive(TRAILERS, 0.0) == [Continue(Phase.REQUEST_TRAILERS)]
+    assert exchange.receive(StreamEnded(), 1.0) == [ReleaseLease(LEASE)]
 
 
 def test_a_stream_that_envoy_buffers_is_read_like_a_unary_call(exchange: Exchange) -> None:
