@@ -118,12 +118,12 @@ class OpenCharges:
 
 
 def used_tokens(record: RequestRecord, cached_token_weight: float) -> int | None:
-    """What a finished request costs its tenant; None when the model server did not say.
+    """What a finished request costs its tenant; None when a model worked on it and its server did not say how much.
 
     Args:
         cached_token_weight: how much of a prompt token counts that the model server found in its cache.
     """
-    if record.verdict == "REJECT":
+    if record.verdict == "REJECT" or not record.has_run:
         return 0
     output = 0 if record.operation == _WITHOUT_OUTPUT else record.output_tokens
     if record.prompt_tokens is None or output is None:

@@ -86,7 +86,9 @@ def test_an_id_used_twice_stays_ambiguous_as_long_as_its_window() -> None:
         ({"cached_tokens": 10_000}, 0.0, 50),
         ({"output_tokens": None}, 1.0, None),
         ({"output_tokens": None, "operation": "embeddings"}, 1.0, 100),
-        ({"prompt_tokens": None, "output_tokens": None}, 1.0, None),
+        ({"prompt_tokens": None, "output_tokens": None, "estimated_output_tokens": 7}, 1.0, None),
+        ({"prompt_tokens": None, "output_tokens": None, "estimated_output_tokens": 0}, 1.0, None),
+        ({"prompt_tokens": None, "output_tokens": None, "estimated_output_tokens": None}, 1.0, 0),
         ({"verdict": "REJECT"}, 1.0, 0),
     ],
 )

@@ -165,10 +165,18 @@ async def test_a_record_settles_once_however_often_it_comes(bench: Bench) -> Non
 async def test_without_reported_usage_the_estimate_stays(bench: Bench) -> None:
     assert await bench.admitted(400)
 
-    await bench.ends(prompt_tokens=None, output_tokens=None)
+    await bench.ends(prompt_tokens=None, output_tokens=None, estimated_output_tokens=7)
     await bench.ends()
 
     assert await bench.used() == 400
+
+
+async def test_what_no_model_worked_on_is_given_back_in_full(bench: Bench) -> None:
+    assert await bench.admitted(400)
+
+    await bench.ends(status=503, prompt_tokens=None, output_tokens=None)
+
+    assert await bench.used() == 0
 
 
 async def test_what_was_charged_and_then_rejected_is_given_back_in_full(bench: Bench) -> None:
