@@ -125,10 +125,11 @@ class AdmissionDesk:
     def _give_up(self, ticket: int, effect: JoinQueue) -> None:
         waiting = self._waiting[ticket]
         self.forget(waiting.waiter)
+        claims_met_in_seconds = self.queue.claims_met_in_seconds(effect.request.cluster or "", effect.priority)
         waiting.answer(
             LeaseRefused(
                 effect.scope,
-                _RETRY_AFTER_SECONDS,
+                _retry_after(claims_met_in_seconds),
                 queue_reason=effect.give_up_reason,
                 waited_seconds=_now() - waiting.waiter.joined_at,
             )

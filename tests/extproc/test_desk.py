@@ -392,6 +392,25 @@ async def test_a_tier_at_its_share_waits_in_vain_though_half_the_cluster_is_free
     assert (desk.in_flight(), desk.desk.queue.depths()) == (5, {})
 
 
+@pytest.mark.parametrize(("others", "retry_after_seconds"), [(0, 1.0), (2, 34.6), (4, 69.2), (20, 120.0)])
+async def test_one_who_waited_in_vain_is_told_when_those_still_waiting_will_have_been_served(
+    desk: Desk, others: int, retry_after_seconds: float
+) -> None:
+    await desk.hold(asking())
+    for number in range(others):
+        desk.wait(str(number), joining(asking(tenant=f"t{number}")))
+    in_vain = desk.wait("in vain", joining(asking(), max_wait_seconds=0.01))
+    in_forty_seconds = asyncio.get_running_loop().time() + 40.0
+    # Nobody was served meanwhile.
+    desk.desk.queue._lanes["best"]["premium"].pace.watch(in_forty_seconds, is_contended=True, max_wait_seconds=10.0)
+
+    answer = await in_vain.answered
+
+    assert isinstance(answer, LeaseRefused)
+    assert answer.queue_reason == "queue_timeout"
+    assert answer.retry_after_seconds == pytest.approx(retry_after_seconds, rel=0.01)
+
+
 async def test_who_waits_no_time_at_all_is_asked_for_once_more(desk: Desk) -> None:
     waiting = desk.wait("waiting", joining(asking(), max_wait_seconds=0.0))
 
