@@ -253,6 +253,7 @@ class Cluster:
         backend: what runs there; None where nothing depends on it.
         sends_priority: whether requests carry the tier's priority in the backend's own field.
         asks_for_usage: whether streams are asked to end with their token usage.
+        priority_levels: how many Triton's scheduler has there.
     """
 
     name: str
@@ -264,6 +265,7 @@ class Cluster:
     backend: Backend | None = None
     sends_priority: bool = False
     asks_for_usage: bool = False
+    priority_levels: int | None = None
 
     def frontend_for(self, protocol: Protocol, operation: str) -> Frontend | None:
         """The API that takes such a request; None where the cluster has none."""

@@ -24,8 +24,9 @@ from headgate.policy.node import Node, optional_integer
 _FRONTEND = ("protocol", "model", "endpoints")
 _GRPC = "grpc_endpoints"
 _OPTIONAL = ("operations", _GRPC)
-_CLUSTER = ("frontends", "capacity", "metrics", "price", "affinity", "backend", "send_priority", "ask_for_usage")
-_TAKES_PRIORITY = (Backend.TRTLLM, Backend.VLLM)
+_CLUSTER = ("frontends", "capacity", "metrics", "price", "affinity", "backend", "ask_for_usage")
+_PRIORITY = ("send_priority", "priority_levels")
+_MAX_PRIORITY_LEVELS = 1000
 _ENDPOINT = r"(?:[A-Za-z0-9_.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}"
 _METRICS = rf"grpc://{_ENDPOINT}|{_ENDPOINT}(?:/[!-~]*)?"
 _METRICS_FORMS = "host:port, host:port/path or grpc://host:port"
@@ -40,7 +41,7 @@ class _FrontendProtocol(StrEnum):
 
 def read_cluster(name: str, node: Node) -> Cluster:
     """One cluster. Its frontend stands in place when it is the only one."""
-    fields = node.fields(*_FRONTEND, *_OPTIONAL, *_CLUSTER)
+    fields = node.fields(*_FRONTEND, *_OPTIONAL, *_CLUSTER, *_PRIORITY)
     frontends = _in_place(name, node, fields) if "frontends" not in fields else _listed(name, fields)
     backend = fields["backend"].choice(Backend) if "backend" in fields else None
     return Cluster(
@@ -51,16 +52,28 @@ def read_cluster(name: str, node: Node) -> Cluster:
         price=_price(fields["price"]) if "price" in fields else Price(),
         affinity=(fields["affinity"].choice(Affinity) if "affinity" in fields else None) or Affinity.OFF,
         backend=backend,
-        sends_priority=_send_priority(fields["send_priority"], backend) if "send_priority" in fields else False,
+        sends_priority=_send_priority(fields, backend),
         asks_for_usage=fields["ask_for_usage"].boolean() if "ask_for_usage" in fields else False,
+        priority_levels=_priority_levels(fields["priority_levels"], backend) if "priority_levels" in fields else None,
     )
 
 
-def _send_priority(node: Node, backend: Backend | None) -> bool:
+def _send_priority(fields: Mapping[str, Node], backend: Backend | None) -> bool:
+    if "send_priority" not in fields:
+        return False
+    node = fields["send_priority"]
     is_wanted = node.boolean()
-    if is_wanted and backend not in _TAKES_PRIORITY:
-        node.report(f"needs a backend that takes one: {' or '.join(_TAKES_PRIORITY)}")
+    if is_wanted and backend is None:
+        node.report(f"needs a backend, which says how it is sent: {' or '.join(Backend)}")
+    if is_wanted and backend is Backend.TRITON and "priority_levels" not in fields:
+        node.report("needs the priority_levels that the model's scheduler has")
     return is_wanted
+
+
+def _priority_levels(node: Node, backend: Backend | None) -> int:
+    if backend is not Backend.TRITON:
+        node.report(f"belongs to backend: {Backend.TRITON}")
+    return node.integer(1, _MAX_PRIORITY_LEVELS)
 
 
 def _in_place(cluster: str, node: Node, fields: Mapping[str, Node]) -> dict[Protocol, Frontend]:

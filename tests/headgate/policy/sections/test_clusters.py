@@ -282,13 +282,30 @@ def test_without_a_word_a_server_of_openais_api_chats_and_completes(accepted: Ac
             "operations[0]: has to be one of chat, text_completion, embeddings, responses, messages, not 'speak'",
         ),
         ("backend: sglang", "backend: has to be one of trtllm, vllm, triton, not 'sglang'"),
-        ("send_priority: true", "send_priority: needs a backend that takes one: trtllm or vllm"),
-        ("backend: triton, send_priority: true", "send_priority: needs a backend that takes one: trtllm or vllm"),
+        (
+            "send_priority: true",
+            "send_priority: needs a backend, which says how it is sent: trtllm or vllm or triton",
+        ),
+        (
+            "backend: triton, send_priority: true",
+            "send_priority: needs the priority_levels that the model's scheduler has",
+        ),
+        ("backend: vllm, priority_levels: 3", "priority_levels: belongs to backend: triton"),
+        ("priority_levels: 3", "priority_levels: belongs to backend: triton"),
+        ("backend: triton, priority_levels: 0", "priority_levels: has to be at least 1, not '0'"),
         ("ask_for_usage: please", "ask_for_usage: has to be true or false, not 'please'"),
     ],
 )
 def test_what_a_cluster_cannot_be_is_named(fields: str, expected: str, refused: Refused) -> None:
     assert refused(BIG, f"  big: {{{IN_PLACE}, {fields}}}") == [f"policy.yaml:13 clusters.big.{expected}"]
+
+
+def test_a_tritons_scheduler_has_priority_levels(accepted: Accepted) -> None:
+    fields = f"{IN_PLACE}, backend: triton, send_priority: true, priority_levels: 3"
+
+    cluster = accepted(BIG, f"  big: {{{fields}}}").clusters["big"]
+
+    assert (cluster.backend, cluster.sends_priority, cluster.priority_levels) == (Backend.TRITON, True, 3)
 
 
 def test_a_triton_has_no_operations_of_openais(refused: Refused) -> None:
