@@ -15,6 +15,7 @@ from headgate.store import Scope
 
 HAS_TO_BUFFER = "Envoy must buffer the request body (request_body_mode BUFFERED)."
 _RETRY_AFTER_SECONDS = 1.0
+_NO_COUNTING = "Tokens are not counted here without running the model; every answer tells its own usage."
 
 
 def refuse_early(
@@ -24,6 +25,8 @@ def refuse_early(
     headers = received.headers
     if target.model is not None and target.model not in policy.models:
         return refusal.unknown_model(target.model)
+    if target.operation is Operation.COUNT_TOKENS:
+        return refusal.not_served("protocol_not_served", _NO_COUNTING)
     if not is_served(policy, target):
         return refusal.not_served("protocol_not_served", "No model is served over this API.")
     size, limit = headers.content_length, identity.tier.max_body_bytes

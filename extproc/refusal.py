@@ -61,6 +61,9 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
         is_grpc = protocol is Protocol.KSERVE_GRPC
         headers = {} if is_grpc else {"content-type": "application/json"}
         headers["x-headgate-decision"] = f"reject; reason={self.reason}"
+        if self.status == 415:
+            # RFC 9110, 15.5.16; gRPC's compression document asks for the same under its own name.
+            headers["grpc-accept-encoding" if is_grpc else "accept-encoding"] = "gzip, deflate"
         if self.retry_after_seconds is None:
             # openai clients retry every 429 unless told otherwise.
             no_retry = {"grpc-retry-pushback-ms": "-1"} if is_grpc else {"x-should-retry": "false"}

@@ -19,6 +19,7 @@ class Operation(StrEnum):
     EMBEDDINGS = "embeddings"
     RESPONSES = "responses"
     MESSAGES = "messages"
+    COUNT_TOKENS = "count_tokens"
     GENERATE = "generate"
     GENERATE_STREAM = "generate_stream"
     INFER = "infer"
@@ -62,6 +63,7 @@ _INFERENCE = {
     "/v1/embeddings": Target(Protocol.OPENAI, Operation.EMBEDDINGS),
     "/v1/responses": Target(Protocol.OPENAI, Operation.RESPONSES),
     "/v1/messages": Target(Protocol.ANTHROPIC, Operation.MESSAGES),
+    "/v1/messages/count_tokens": Target(Protocol.ANTHROPIC, Operation.COUNT_TOKENS),
 }
 _ANTHROPIC = "/v1/messages"
 _OPENAI_MODELS = re.compile(r"/v1/models(?:/(.+))?")

@@ -266,6 +266,8 @@ def test_without_an_anonymous_tenant_nobody_comes_in_unnamed(policy: Policy, sig
         (headers(path="/v2/models/nope/generate"), 404, "unknown_model"),
         (headers(path="/v2/models/nope/config"), 404, "unknown_model"),
         (headers(content_encoding="br"), 415, "bad_request"),
+        (headers(content_encoding="zstd"), 415, "bad_request"),
+        (headers(path="/v1/messages/count_tokens"), 404, "protocol_not_served"),
         (headers(is_end=True), 400, "bad_request"),
         (asking("/v1/models/nope"), 404, "unknown_model"),
     ],
@@ -277,6 +279,26 @@ def test_what_the_headers_show_is_refused_before_a_byte_of_the_body(
 
     assert (respond.status, decision.reason) == (status, reason)
     assert respond.decision.verdict == "REJECT"
+
+
+def test_a_question_for_a_count_is_answered_in_anthropics_words(policy: Policy, signals: Any) -> None:
+    [respond, _] = Exchange(policy, signals).receive(headers(path="/v1/messages/count_tokens"), 0.0)
+
+    assert isinstance(respond, Respond)
+    assert json.loads(respond.body) == {
+        "type": "error",
+        "error": {
+            "type": "not_found_error",
+            "message": "Tokens are not counted here without running the model; every answer tells its own usage.",
+        },
+    }
+
+
+def test_a_compression_that_cannot_be_read_is_told_those_that_can(policy: Policy, signals: Any) -> None:
+    [respond, _] = Exchange(policy, signals).receive(headers(content_encoding="br"), 0.0)
+
+    assert isinstance(respond, Respond)
+    assert respond.headers["accept-encoding"] == "gzip, deflate"
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,12 @@ def test_messages_are_anthropics() -> None:
     assert parse_target("POST", "/v1/messages?beta=true") == Target(Protocol.ANTHROPIC, Operation.MESSAGES)
 
 
+def test_anthropics_question_for_a_count_runs_no_model() -> None:
+    target = parse_target("POST", "/v1/messages/count_tokens?beta=true")
+
+    assert target == Target(Protocol.ANTHROPIC, Operation.COUNT_TOKENS)
+
+
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/v1/health/ready", "/ping"])
 def test_what_asks_for_health_is_metadata_of_no_api(path: str) -> None:
     assert parse_target("GET", path) == Target(None, Operation.METADATA, None, path)
@@ -115,7 +121,7 @@ def test_questions_about_models_are_metadata(method: str, path: str, target: Tar
         ("POST", "/v1/chat/completions#x", OPENAI, None),
         ("POST", "/v1/images/generations", OPENAI, None),
         ("GET", "/v1/messages", Protocol.ANTHROPIC, None),
-        ("POST", "/v1/messages/count_tokens", Protocol.ANTHROPIC, None),
+        ("GET", "/v1/messages/count_tokens", Protocol.ANTHROPIC, None),
         ("POST", "/v1/messages/batches", Protocol.ANTHROPIC, None),
         ("POST", "/v1/messages2", OPENAI, None),
         ("POST", "/v1/models", OPENAI, None),
