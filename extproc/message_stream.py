@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from extproc.identity import Identity
+from extproc.infer import infer_changes
 from extproc.inspection.grpc_frames import FrameReader, framed
 from extproc.inspection.kserve_grpc import edit_message, inspect_message
 from extproc.inspection.request import InferenceRequest, RequestError
@@ -75,7 +76,7 @@ def _edited(message: bytes, course: Course) -> bytes:
         raise RequestError(text, param="model_name")
     tier = course.identity.tier.output_tokens
     limit = capped_output_tokens(request.max_output_tokens, tier, destination.output_cap)
-    is_limited = bool(request.output_limit_fields) and limit != request.max_output_tokens
-    if destination.frontend.model == request.model and not is_limited:
+    changes = infer_changes(request, destination, None if limit == request.max_output_tokens else limit)
+    if destination.frontend.model == request.model and changes.is_nothing:
         return message
-    return edit_message(message, model=destination.frontend.model, limit=limit if is_limited else None)
+    return edit_message(message, model=destination.frontend.model, changes=changes)

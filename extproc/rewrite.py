@@ -10,18 +10,18 @@ import msgspec
 from msgspec.structs import replace
 
 from extproc.headers import Headers
+from extproc.infer import infer_changes
 from extproc.inspection.content import is_compressed, wire_body
+from extproc.inspection.infer_edit import EditedInfer, edit_infer
 from extproc.inspection.json import decode
 from extproc.inspection.kserve_grpc import edit_message
 from extproc.inspection.request import InferenceRequest
 from extproc.inspection.splice import replace_fields, set_fields
 from extproc.inspection.target import Operation, Target
-from extproc.inspection.triton import LLMAPI_LIMIT_FIELD, OUTPUT_LIMIT_FIELDS, json_length, split_infer
+from extproc.inspection.triton import LLMAPI_LIMIT_FIELD
 from extproc.routing import Destination
 from headgate.policy.model import Backend, Protocol
 
-_INPUTS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_TENSORS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _STREAM_OPTIONS = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _TRUE = msgspec.Raw(b"true")
 
@@ -53,10 +53,15 @@ _PRIORITY_TAKEN = {
 
 
 class Rewrite(msgspec.Struct, frozen=True):
-    """The new path and body, ready for the wire; None where the client's own goes through as it is."""
+    """The new path and body, ready for the wire; None where the client's own goes through as it is.
+
+    Attributes:
+        json_bytes: how much of a new infer body is JSON, where that is not what the client declared.
+    """
 
     path: str | None
     body: bytes | None
+    json_bytes: int | None = None
 
 
 def rewrite(
@@ -65,7 +70,7 @@ def rewrite(
     """Fit a request to the place it runs at; `body` is plain, see `content.plain_body`."""
     changed = _rewrite(target, headers, request, destination, body)
     if changed.body is not None:
-        return Rewrite(changed.path, wire_body(target, changed.body))
+        return Rewrite(changed.path, wire_body(target, changed.body), changed.json_bytes)
     # Of all that run models only Triton's infer can decompress.
     is_unreadable = is_compressed(headers) and target.operation is not Operation.INFER
     return replace(changed, body=body) if is_unreadable else changed
@@ -77,9 +82,12 @@ def _rewrite(
     if request.protocol is Protocol.KSERVE_GRPC:
         return Rewrite(None, _edit_message(request, destination, body))
     if request.protocol is Protocol.TRITON:
-        path = target.path_for(destination.frontend.model)
         is_renamed = destination.frontend.model != request.model
-        return Rewrite(path if is_renamed else None, _edit_triton(target, headers, request, destination, body))
+        path = target.path_for(destination.frontend.model) if is_renamed else None
+        if target.operation is not Operation.INFER:
+            return Rewrite(path, _edit_generate(request, destination, body))
+        infer = _edit_infer(headers, request, destination, body)
+        return Rewrite(path, infer.body, infer.json_bytes) if infer else Rewrite(path, None)
     changes = _changes(request, destination)
     return Rewrite(None, _with_fields(body, changes, request) if changes else None)
 
@@ -170,25 +178,27 @@ def _one_limit(request: InferenceRequest, destination: Destination) -> Changes:
     return {"max_completion_tokens": None, "max_tokens": value}
 
 
-# KServe's gRPC
+# tensors
 
 
 def _edit_message(request: InferenceRequest, destination: Destination, message: bytes) -> bytes | None:
-    limit = _new_limit(request, destination) if request.output_limit_fields else None
-    if limit is None and destination.frontend.model == request.model:
+    changes = infer_changes(request, destination, _new_limit(request, destination))
+    if changes.is_nothing and destination.frontend.model == request.model:
         return None
-    return edit_message(message, model=destination.frontend.model, limit=limit)
+    return edit_message(message, model=destination.frontend.model, changes=changes)
 
 
-# Triton
+def _edit_infer(
+    headers: Headers, request: InferenceRequest, destination: Destination, body: bytes
+) -> EditedInfer | None:
+    changes = infer_changes(request, destination, _new_limit(request, destination))
+    return None if changes.is_nothing else edit_infer(headers, body, changes)
 
 
-def _edit_triton(
-    target: Target, headers: Headers, request: InferenceRequest, destination: Destination, body: bytes
-) -> bytes | None:
-    limit = _new_limit(request, destination)
-    if target.operation is Operation.INFER:
-        return _edit_infer(headers, body, limit) if limit is not None and request.output_limit_fields else None
+# Triton's generate
+
+
+def _edit_generate(request: InferenceRequest, destination: Destination, body: bytes) -> bytes | None:
     if not (request.output_limit_fields or request.messages):
         return None
     changes = _limit(request, destination) | _generate_overrides(request, destination)
@@ -205,29 +215,3 @@ def _generate_overrides(request: InferenceRequest, destination: Destination) -> 
     if destination.cluster.asks_for_usage:
         overrides |= {"return_num_input_tokens": b"true", "return_num_output_tokens": b"true"}
     return overrides
-
-
-def _edit_infer(headers: Headers, body: bytes, limit: int) -> bytes:
-    """Set the limit tensors, in the JSON or in the binary part, without changing the length of either."""
-    tensors, spans = split_infer(headers, body)
-    json_bytes = json_length(headers, body)
-    head, tail = body[:json_bytes], bytearray(body[json_bytes:])
-    in_json = [t.name for t in tensors if t.name in OUTPUT_LIMIT_FIELDS and t.name not in spans]
-    for name in OUTPUT_LIMIT_FIELDS:
-        if name in spans:
-            span = spans[name]
-            width = span.end - span.start
-            tail[span.start - json_bytes : span.end - json_bytes] = limit.to_bytes(width, "little")
-    if in_json:
-        # The length is declared in a header of its own; white space keeps it true.
-        head = _edit_tensors(head, in_json, limit).ljust(json_bytes)
-    return head + bytes(tail)
-
-
-def _edit_tensors(head: bytes, names: list[str], limit: int) -> bytes:
-    fields = decode(head, _INPUTS)
-    tensors = decode(bytes(fields["inputs"]), _TENSORS)
-    for tensor in tensors:
-        if msgspec.json.decode(tensor["name"]) in names:
-            tensor["data"] = msgspec.Raw(f"[{limit}]".encode())
-    return msgspec.json.encode(fields | {"inputs": msgspec.Raw(msgspec.json.encode(tensors))})

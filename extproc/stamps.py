@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from extproc.affinity import AFFINITY_HEADER
 from extproc.identity import Identity
+from extproc.inspection.triton import JSON_LENGTH_HEADER
 from extproc.rewrite import Rewrite
 from extproc.routing import Destination
 
@@ -27,4 +28,6 @@ def routed(destination: Destination, changed: Rewrite, group: str) -> dict[str, 
         headers[":path"] = changed.path
     if changed.body is not None:
         headers["content-length"] = str(len(changed.body))
+    if changed.json_bytes is not None:
+        headers[JSON_LENGTH_HEADER] = str(changed.json_bytes)
     return headers

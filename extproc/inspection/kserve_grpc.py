@@ -5,14 +5,18 @@ Names protobuf types, as `wire.py` does for Envoy's. Fields this schema does not
 
 from __future__ import annotations
 
+from typing import Any
+
 from google.protobuf.message import DecodeError
 
+from extproc.inspection.infer_changes import InferChanges, checked_elements, packed
 from extproc.inspection.request import InferenceRequest, RequestError
 from extproc.inspection.target import Operation
 from extproc.inspection.triton import (
     INTEGER_BYTES,
     MAX_TEXTS,
     OUTPUT_LIMIT_FIELDS,
+    SHARED_MEMORY,
     TEXT_TENSOR,
     length_prefixed,
     tensor_request,
@@ -21,13 +25,19 @@ from headgate.pb import kserve_pb2 as pb
 from headgate.policy.model import Protocol
 
 _MAX_FIELDS = 4096
-_SHARED_MEMORY = "shared_memory_region"
 _SEQUENCE = "sequence_id"
+_PRIORITY = "priority"
 _INTEGER_FIELDS = {
     "INT32": "int_contents",
     "INT64": "int64_contents",
     "UINT32": "uint_contents",
     "UINT64": "uint64_contents",
+}
+_NUMBER_FIELDS = _INTEGER_FIELDS | {
+    **dict.fromkeys(("INT8", "INT16"), "int_contents"),
+    **dict.fromkeys(("UINT8", "UINT16"), "uint_contents"),
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
 }
 
 _Tensor = pb.ModelInferRequest.InferInputTensor
@@ -58,12 +68,19 @@ def inspect_message(message: bytes, *, stream: bool) -> InferenceRequest:
     )
 
 
-def edit_message(message: bytes, *, model: str, limit: int | None) -> bytes:
-    """The same request for another model's name and, where it has output limits, with this limit (None: its own)."""
+def edit_message(message: bytes, *, model: str, changes: InferChanges) -> bytes:
+    """The same request for another model's name and with `changes` made.
+
+    Raises:
+        RequestError: a tensor cannot hold what it is to be set to.
+    """
     request = _parse(message)
     request.model_name = model
-    if limit is not None:
-        _set_limit(request, limit)
+    _replace(request, changes)
+    _add(request, changes)
+    if changes.priority is not None:
+        # Of the two types Triton takes, the one that is in KServe's own message too.
+        request.parameters[_PRIORITY].int64_param = changes.priority
     return request.SerializeToString()
 
 
@@ -132,15 +149,16 @@ def _inputs(request: pb.ModelInferRequest) -> list[tuple[_Tensor, int | None]]:
     """
     if len({tensor.name for tensor in request.inputs}) < len(request.inputs):
         raise RequestError("'inputs' names a tensor twice.", param="inputs")
+    for tensor in request.inputs:
+        # Of two places the server's choice counts, and what lies in shared memory is not weighed.
+        if tensor.HasField("contents") and (request.raw_input_contents or SHARED_MEMORY in tensor.parameters):
+            raise RequestError(f"Tensor '{tensor.name}' has both kinds of contents.", param=tensor.name)
     if not request.raw_input_contents:
         return [(tensor, None) for tensor in request.inputs]
     indexes = iter(range(len(request.inputs)))
-    found = [(tensor, None if _SHARED_MEMORY in tensor.parameters else next(indexes)) for tensor in request.inputs]
+    found = [(tensor, None if SHARED_MEMORY in tensor.parameters else next(indexes)) for tensor in request.inputs]
     if next(indexes, len(request.inputs)) != len(request.raw_input_contents):
         raise RequestError("'raw_input_contents' does not match 'inputs'.", param="raw_input_contents")
-    for tensor, index in found:
-        if index is not None and tensor.HasField("contents"):
-            raise RequestError(f"Tensor '{tensor.name}' has both kinds of contents.", param=tensor.name)
     return found
 
 
@@ -166,14 +184,43 @@ def _integer(request: pb.ModelInferRequest, tensor: _Tensor, index: int | None) 
     return values[0]
 
 
-def _set_limit(request: pb.ModelInferRequest, limit: int) -> None:
-    for tensor, index in _inputs(request):
-        if tensor.name not in OUTPUT_LIMIT_FIELDS:
+def _replace(request: pb.ModelInferRequest, changes: InferChanges) -> None:
+    values = changes.replaced({tensor.name for tensor in request.inputs})
+    for tensor, index in _inputs(request) if values else ():
+        if tensor.name not in values:
             continue
+        value, datatype = values[tensor.name], tensor.datatype
+        element = packed(tensor.name, value, datatype)
         if index is not None:
-            request.raw_input_contents[index] = limit.to_bytes(INTEGER_BYTES[tensor.datatype], "little")
+            elements = checked_elements(tensor.name, len(request.raw_input_contents[index]) // len(element))
+            request.raw_input_contents[index] = element * elements
         else:
-            getattr(tensor.contents, _INTEGER_FIELDS[tensor.datatype])[:] = [limit]
+            contents = _typed(tensor)
+            contents[:] = [value] * checked_elements(tensor.name, len(contents))
+
+
+def _add(request: pb.ModelInferRequest, changes: InferChanges) -> None:
+    """New tensors behind the others, of the shape the output limit has: one number for one prompt."""
+    shape = next((tensor.shape for tensor in request.inputs if tensor.name in OUTPUT_LIMIT_FIELDS), ())
+    is_raw = bool(request.raw_input_contents)
+    for name, value, datatype in changes.added({tensor.name for tensor in request.inputs}):
+        tensor = request.inputs.add(name=name, datatype=datatype, shape=shape)
+        if is_raw:
+            request.raw_input_contents.append(packed(name, value, datatype))
+        else:
+            _typed(tensor).append(value)
+
+
+def _typed(tensor: _Tensor) -> Any:
+    """The numbers of a tensor that has no raw contents.
+
+    Raises:
+        RequestError: there is no field for its type.
+    """
+    field = _NUMBER_FIELDS.get(tensor.datatype)
+    if field is None:
+        raise RequestError(f"Tensor '{tensor.name}' has to be sent raw.", param=tensor.name)
+    return getattr(tensor.contents, field)
 
 
 def _session(request: pb.ModelInferRequest) -> str:

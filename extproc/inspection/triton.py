@@ -20,8 +20,9 @@ from headgate.policy.model import Protocol
 TEXT_TENSOR = "text_input"
 LLMAPI_LIMIT_FIELD = "sampling_param_max_tokens"
 OUTPUT_LIMIT_FIELDS = ("max_tokens", LLMAPI_LIMIT_FIELD, "request_output_len")
+SHARED_MEMORY = "shared_memory_region"
 MAX_TEXTS = 4096
-_JSON_LENGTH_HEADER = "inference-header-content-length"
+JSON_LENGTH_HEADER = "inference-header-content-length"
 INTEGER_BYTES = {"INT32": 4, "UINT32": 4, "INT64": 8, "UINT64": 8}
 
 
@@ -107,6 +108,9 @@ def split_infer(headers: Headers, body: bytes) -> tuple[list[Tensor], dict[str, 
     position = json_bytes
     for tensor in tensors:
         raw = tensor.parameters.get("binary_data_size")
+        if SHARED_MEMORY in tensor.parameters and (raw is not None or tensor.data):
+            # Which of them counts is the server's choice, and what lies in shared memory is not weighed.
+            raise RequestError(f"Tensor '{tensor.name}' has its data in two places.", param="inputs")
         if raw is not None:
             size = decode(bytes(raw), _ANY)
             if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(body) - position:
@@ -144,7 +148,7 @@ def _refuse_repeated_keys(head: bytes) -> None:
 
 def json_length(headers: Headers, body: bytes) -> int:
     """How many bytes of the body are JSON (`Inference-Header-Content-Length`)."""
-    declared = headers.get(_JSON_LENGTH_HEADER)
+    declared = headers.get(JSON_LENGTH_HEADER)
     if not declared:
         return len(body)
     if not (declared.isascii() and declared.isdigit() and len(declared) < 19) or int(declared) > len(body):
@@ -192,7 +196,7 @@ def _strings(tensor: Tensor, spans: dict[str, BinarySpan], body: bytes) -> list[
     if tensor.name in spans:
         span = spans[tensor.name]
         return length_prefixed(body[span.start : span.end])
-    values = _flat(tensor)
+    values = flat(tensor)
     if not all(isinstance(value, str) for value in values):
         raise RequestError(f"Tensor '{tensor.name}' has to hold strings.", param=tensor.name)
     return [str(value) for value in values]
@@ -222,14 +226,18 @@ def _integer(tensor: Tensor, spans: dict[str, BinarySpan], body: bytes) -> int:
         is_signed = tensor.datatype.startswith("INT")
         values = [int.from_bytes(data, "little", signed=is_signed)] if width and len(data) == width else []
     else:
-        values = _flat(tensor)
+        values = flat(tensor)
     if len(values) != 1 or isinstance(values[0], bool) or not isinstance(values[0], int):
         raise RequestError(f"Tensor '{tensor.name}' has to hold one whole number.", param=tensor.name)
     return values[0]
 
 
-def _flat(tensor: Tensor) -> list[object]:
-    """The elements of JSON tensor data, however it is nested, in any order."""
+def flat(tensor: Tensor) -> list[object]:
+    """The elements of JSON tensor data, however it is nested, in any order.
+
+    Raises:
+        RequestError: the request itself holds none.
+    """
     if not bytes(tensor.data):
         raise RequestError(f"Tensor '{tensor.name}' has no data.", param=tensor.name)
     values: list[object] = []

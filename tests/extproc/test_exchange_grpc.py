@@ -56,10 +56,19 @@ models:
   assistant: {routes: [{cluster: best, max_output_tokens: 100}]}
   sentiment: {routes: [{cluster: sentiment}]}
   chat: {routes: [{cluster: chat}]}
+  cool: {routes: [{cluster: cool, overrides: {temperature: 0.5, stop: [x]}}]}
 clusters:
   best: {protocol: triton, model: ensemble, endpoints: ["h:8000"], grpc_endpoints: ["h:8001"], affinity: session}
   sentiment: {protocol: triton, model: sentiment, endpoints: ["h:8000"], grpc_endpoints: ["h:8001"]}
   chat: {protocol: openai, model: llama, endpoints: ["h:8010"]}
+  cool:
+    protocol: triton
+    model: ensemble
+    endpoints: ["h:8000"]
+    grpc_endpoints: ["h:8001"]
+    backend: triton
+    send_priority: true
+    priority_levels: 3
 """
 
 
@@ -150,6 +159,61 @@ def test_an_infer_is_renamed_and_capped(exchange: Exchange) -> None:
     assert forward.decision.max_output_tokens == 100
     expected = infer("ensemble", max_tokens=100)
     assert sent(forward.body) == [expected]
+
+
+def cooled(max_tokens: int) -> triton.ModelInferRequest:
+    """What `infer("cool")` becomes on its way."""
+    request = infer("ensemble", max_tokens)
+    request.inputs.add(name="temperature", datatype="FP32", shape=[1, 1])
+    request.raw_input_contents.append(struct.pack("<f", 0.5))
+    request.parameters["priority"].int64_param = 1
+    return request
+
+
+def test_an_infer_gets_what_its_route_sets_and_its_tiers_priority(exchange: Exchange) -> None:
+    exchange.receive(call("ModelInfer"), 0.0)
+    exchange.receive(whole(infer("cool")), 0.0)
+
+    assert sent(forwarded(exchange.receive(LeaseGranted(LEASE), 0.0)).body) == [cooled(50)]
+
+
+def test_a_tensor_that_cannot_hold_what_the_route_sets_is_refused_and_its_slot_given_back(exchange: Exchange) -> None:
+    request = infer("cool")
+    request.inputs.add(name="temperature", datatype="BYTES", shape=[1, 1])
+    request.raw_input_contents.append(b"")
+    exchange.receive(call("ModelInfer"), 0.0)
+    exchange.receive(whole(request), 0.0)
+
+    [release, respond, _] = exchange.receive(LeaseGranted(LEASE), 0.0)
+
+    assert release == ReleaseLease(LEASE)
+    assert isinstance(respond, Respond)
+    assert respond.grpc_status is StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("is_binary", [True, False])
+def test_an_infer_over_http_declares_how_much_json_it_has_become(exchange: Exchange, is_binary: bool) -> None:
+    limit = {"name": "max_tokens", "shape": [1, 1], "datatype": "INT32"}
+    limit |= {"parameters": {"binary_data_size": 4}} if is_binary else {"data": [7]}
+    text = {"name": "text_input", "shape": [1, 1], "datatype": "BYTES", "data": ["Hello"]}
+    head = json.dumps({"inputs": [text, limit]}).encode()
+    declared = {"inference_header_content_length": str(len(head))} if is_binary else {}
+    exchange.receive(call("/v2/models/cool/infer", **declared), 0.0)
+    exchange.receive(piece(head + (b"\7\0\0\0" if is_binary else b""), is_end=True), 0.0)
+
+    forward = forwarded(exchange.receive(LeaseGranted(LEASE), 0.0))
+
+    assert forward.body is not None
+    length = forward.set_headers.get("inference-header-content-length")
+    assert (length is not None) == is_binary
+    temperature = {"name": "temperature", "shape": [1, 1], "datatype": "FP32", "data": [0.5]}
+    json_bytes = int(length) if length else len(forward.body)
+    assert json.loads(forward.body[:json_bytes]) == {
+        "inputs": [text, limit, temperature],
+        "parameters": {"priority": 1},
+    }
+    assert forward.body[json_bytes:] == (b"\7\0\0\0" if is_binary else b"")
+    assert forward.set_headers["content-length"] == str(len(forward.body))
 
 
 def test_an_infer_that_needs_no_edit_goes_on_as_it_came(exchange: Exchange) -> None:
@@ -245,6 +309,16 @@ def test_later_messages_are_edited_like_the_first_with_limits_of_their_own(excha
         ([infer("ensemble", 7)], False),
         ([infer("ensemble", 100)], True),
     ]
+
+
+def test_every_message_of_a_stream_gets_what_the_route_sets(exchange: Exchange) -> None:
+    stream(exchange, frame(infer("cool", 5)))
+    [_, first, _] = exchange.receive(LeaseGranted(LEASE), 0.0)
+    [second] = exchange.receive(piece(frame(infer("cool", 9))), 0.0)
+
+    assert isinstance(first, SendBody)
+    assert isinstance(second, SendBody)
+    assert sent(first.body) + sent(second.body) == [cooled(5), cooled(9)]
 
 
 def test_a_half_close_goes_on(exchange: Exchange) -> None:

@@ -19,7 +19,7 @@ import pytest
 from extproc.headers import Headers
 from extproc.inspection import inspect
 from extproc.inspection.request import MAX_CHOICES, MAX_OUTPUT_TOKENS, InferenceRequest, RequestError
-from extproc.inspection.target import Target, parse_target
+from extproc.inspection.target import Operation, Target, parse_target
 from extproc.rewrite import rewrite
 from extproc.routing import Destination
 from headgate.policy.model import Backend, Cluster, Frontend, Protocol
@@ -37,6 +37,7 @@ TARGETS = [
         "/v2/models/m/infer",
     )
 ]
+GENERATES = (Operation.GENERATE, Operation.GENERATE_STREAM)
 KEYS = [
     *("model", "messages", "prompt", "input", "instructions", "system", "tools", "functions", "stream", "n"),
     *("max_tokens", "max_completion_tokens", "max_output_tokens", "stream_options", "service_tier", "priority"),
@@ -59,6 +60,8 @@ FRAMES = {
     '{"model":"m","input":[{"content":%s,"output":%s}],"max_output_tokens":5}': [TARGETS[3]],
     '{"text_input":%s,"max_tokens":%s}': [TARGETS[5], TARGETS[6]],
     '{"inputs":[{"name":"text_input","data":[%s]},{"name":"max_tokens","data":[%s]}]}': [TARGETS[7]],
+    '{"inputs":[{"name":"text_input","data":["a"]},{"name":"max_tokens","datatype":"INT32","shape":[1],"data":[5]},'
+    '{"name":"temperature","datatype":"FP32","data":%s}],"parameters":%s}': [TARGETS[7]],
 }
 
 
@@ -112,6 +115,7 @@ class Script:
         frontend = Frontend(protocol=target.protocol, model="other", endpoints=("h:1",), envoy_cluster="c")
         cluster = Cluster(name="c", frontends={}, backend=chance.choice([None, *Backend]))
         cluster = replace(cluster, sends_priority=chance.random() < 0.5, asks_for_usage=chance.random() < 0.5)
+        cluster = replace(cluster, priority_levels=chance.choice([None, 1, 3]))
         asked = request.max_output_tokens
         return Destination(
             cluster=cluster,
@@ -122,7 +126,7 @@ class Script:
             is_degraded=False,
             reason="",
             priority=chance.randrange(5),
-            overrides=chance.choice([{}, {"temperature": 0.5, "stop": ("x",)}]),
+            overrides=chance.choice([{}, {"temperature": 0.5, "top_k": 3, "stop": ("x",)}]),
         )
 
 
@@ -135,13 +139,15 @@ def run(inputs: int, seed: int) -> tuple[int, int]:
             request = inspect(target, headers, body)
             accepted += 1
             place = script.destination(target, request)
-            changed = rewrite(target, headers, request, place, body).body
+            changed = rewrite(target, headers, request, place, body)
         except RequestError:
             continue
         check(request, body)
-        if changed is not None:
+        if changed.body is not None:
             edited += 1
-            check_edit(target, headers, place, body, changed)
+            if changed.json_bytes is not None:
+                headers = Headers([("inference-header-content-length", str(changed.json_bytes))])
+            check_edit(target, headers, place, body, changed.body)
     return accepted, edited
 
 
@@ -155,7 +161,8 @@ def check(request: InferenceRequest, body: bytes) -> None:
 def check_edit(target: Target, headers: Headers, place: Destination, body: bytes, changed: bytes) -> None:
     """Read again it is a request of the new limit; of OpenAI's API also of the new model, and settled."""
     after = inspect(target, headers, changed)
-    if place.max_output_tokens is not None and after.has_output and target.protocol is not Protocol.TRITON:
+    is_limited = bool(after.output_limit_fields) if target.operation is Operation.INFER else after.has_output
+    if place.max_output_tokens is not None and is_limited and target.operation not in GENERATES:
         assert after.max_output_tokens == place.max_output_tokens, (body, changed)
     if target.protocol is not Protocol.TRITON:
         assert after.model == "other", (body, changed)

@@ -16,13 +16,17 @@ import zlib
 from tritonclient.grpc import service_pb2 as triton
 
 from extproc.inspection.grpc_frames import FrameReader, framed, only_message
+from extproc.inspection.infer_changes import InferChanges
 from extproc.inspection.kserve_grpc import asked_model, edit_message, inspect_message, rename_question
 from extproc.inspection.request import RequestError
 
 LIMIT = 4096
-NAMES = ("text_input", "max_tokens", "sampling_param_max_tokens", "request_output_len", "stream", "")
-TYPES = ("BYTES", "INT32", "INT64", "UINT32", "UINT64", "FP32", "BOOL", "")
-CONTENTS = ("int_contents", "int64_contents", "uint_contents", "uint64_contents")
+NAMES = (
+    *("text_input", "max_tokens", "sampling_param_max_tokens", "request_output_len", "stream", ""),
+    *("temperature", "runtime_top_k"),
+)
+TYPES = ("BYTES", "INT32", "INT64", "UINT32", "UINT64", "FP32", "FP16", "BOOL", "")
+CONTENTS = ("int_contents", "int64_contents", "uint_contents", "uint64_contents", "fp32_contents")
 NUMBERS = (0, 1, 5, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1)
 
 
@@ -125,7 +129,12 @@ def run(chance: random.Random) -> bool:
         return False
     assert request.prompt_tokens >= 0
     limit = 3 if request.output_limit_fields else None
-    edited = inspect_message(edit_message(message, model="ensemble", limit=limit), stream=request.stream)
+    overrides = chance.choice([{}, {"temperature": 0.5, "top_k": 3, "stop": ("x",)}])
+    changes = InferChanges(limit=limit, overrides=overrides, priority=chance.choice([None, 1]))
+    try:
+        edited = inspect_message(edit_message(message, model="ensemble", changes=changes), stream=request.stream)
+    except RequestError:
+        return bool(overrides)
     assert (edited.model, edited.max_output_tokens) == ("ensemble", limit)
     assert (edited.prompt_tokens, edited.session) == (request.prompt_tokens, request.session)
     return True
