@@ -65,7 +65,9 @@ EXT_PROC = "envoy.filters.http.ext_proc"
 
 # What ext_proc may write: its stamps and, since Envoy holds a refusal's headers against the same list, those of a
 # refusal. Envoy matches whole names and rejects an expression whose RE2 program is longer than 100 instructions.
-WRITABLE_HEADERS = "x-(model-cluster|(headgate|ratelimit)-.*|should-retry)|content-.*|(grpc-)?(retry|www)-.*|:path"
+WRITABLE_HEADERS = (
+    "(x-(headgate|model|ratelimit|should)|(inference-header-)?content|(grpc-)?(accept|retry|www))-.*|:path"
+)
 
 
 def http_filter(name: str, config: betterproto2.Message) -> HttpFilter:
