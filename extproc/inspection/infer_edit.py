@@ -52,6 +52,9 @@ def edit_infer(headers: Headers, body: bytes, changes: InferChanges) -> EditedIn
     head, tail = body[:json_bytes], _tail(body[json_bytes:], json_bytes, tensors, spans, values)
     if in_json or added or changes.priority is not None:
         head = _head(head, tensors, in_json, added, changes.priority)
+    if JSON_LENGTH_HEADER in headers:
+        # White space keeps the declared length true where it can.
+        head = head.ljust(json_bytes)
     edited = head + tail
     if edited == body:
         return None

@@ -303,3 +303,17 @@ def test_a_compressed_body_that_grows_too_large_is_413(client: Client) -> None:
 
     assert answer.status == 413
     assert "decompressed" in json.loads(answer.body)["error"]
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd"])
+def test_a_body_compressed_in_another_way_is_415_and_told_what_is_read(client: Client, encoding: str) -> None:
+    answer = client.post("/v1/completions", b"\0", key=PREMIUM, headers={"content-encoding": encoding})
+
+    assert (answer.status, answer.headers["accept-encoding"]) == (415, "gzip, deflate")
+
+
+def test_anthropics_question_for_a_count_is_answered_in_its_own_words(client: Client) -> None:
+    body = b'{"model": "assistant", "messages": [{"role": "user", "content": "Hi"}]}'
+    answer = client.post("/v1/messages/count_tokens", body, key=PREMIUM)
+
+    assert (answer.status, json.loads(answer.body)["error"]["type"]) == (404, "not_found_error")
