@@ -112,7 +112,7 @@ def split_infer(headers: Headers, body: bytes) -> tuple[list[Tensor], dict[str, 
             # Which of them counts is the server's choice, and what lies in shared memory is not weighed.
             raise RequestError(f"Tensor '{tensor.name}' has its data in two places.", param="inputs")
         if raw is not None:
-            size = decode(bytes(raw), _ANY)
+            size = decode(raw, _ANY, "inputs")
             if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(body) - position:
                 raise RequestError(
                     f"'binary_data_size' of tensor '{tensor.name}' does not fit the body.", param="inputs"
@@ -241,7 +241,7 @@ def flat(tensor: Tensor) -> list[object]:
     if not bytes(tensor.data):
         raise RequestError(f"Tensor '{tensor.name}' has no data.", param=tensor.name)
     values: list[object] = []
-    pending = [decode(bytes(tensor.data), _ANY)]
+    pending = [decode(tensor.data, _ANY, tensor.name)]
     while pending:
         value = pending.pop()
         if isinstance(value, list):
