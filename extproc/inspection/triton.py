@@ -108,7 +108,7 @@ def split_infer(headers: Headers, body: bytes) -> tuple[list[Tensor], dict[str, 
     position = json_bytes
     for tensor in tensors:
         raw = tensor.parameters.get("binary_data_size")
-        if SHARED_MEMORY in tensor.parameters and (raw is not None or tensor.data):
+        if (raw is not None) + bool(tensor.data) + (SHARED_MEMORY in tensor.parameters) > 1:
             # Which of them counts is the server's choice, and what lies in shared memory is not weighed.
             raise RequestError(f"Tensor '{tensor.name}' has its data in two places.", param="inputs")
         if raw is not None:

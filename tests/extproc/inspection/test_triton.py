@@ -363,6 +363,29 @@ def test_a_binary_data_size_that_lies_is_refused(size: object) -> None:
     assert raised.value.param == "inputs"
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        {"data": [5], "parameters": {"shared_memory_region": "r"}},
+        {"data": [5], "parameters": {"binary_data_size": 4}},
+        {"parameters": {"binary_data_size": 4, "shared_memory_region": "r"}},
+    ],
+)
+@pytest.mark.parametrize("name", ["max_tokens", "text_input", "temperature"])
+def test_a_tensor_with_its_data_in_two_places_is_refused(name: str, places: dict[str, object]) -> None:
+    with pytest.raises(RequestError) as raised:
+        infer({"name": name, "datatype": "INT32", "shape": [1]} | places, binary=b"\1\0\0\0")
+
+    assert "two places" in raised.value.message
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "text_input"])
+def test_what_lies_in_shared_memory_cannot_be_read(name: str) -> None:
+    described = {"name": name, "datatype": "INT32", "shape": [1], "parameters": {"shared_memory_region": "r"}}
+
+    assert refused(json.dumps({"inputs": [described]}).encode()).param == name
+
+
 def test_sizes_that_fit_one_by_one_but_not_together_are_refused() -> None:
     with pytest.raises(RequestError):
         infer(tensor("a", "INT8", binary=5), tensor("b", "INT8", binary=4), binary=b"\0" * 8)
