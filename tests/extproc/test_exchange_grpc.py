@@ -57,10 +57,12 @@ models:
   sentiment: {routes: [{cluster: sentiment}]}
   chat: {routes: [{cluster: chat}]}
   cool: {routes: [{cluster: cool, overrides: {temperature: 0.5, stop: [x]}}]}
+  same: {routes: [{cluster: same, overrides: {temperature: 0.5}}]}
 clusters:
   best: {protocol: triton, model: ensemble, endpoints: ["h:8000"], grpc_endpoints: ["h:8001"], affinity: session}
   sentiment: {protocol: triton, model: sentiment, endpoints: ["h:8000"], grpc_endpoints: ["h:8001"]}
   chat: {protocol: openai, model: llama, endpoints: ["h:8010"]}
+  same: {protocol: triton, model: same, endpoints: ["h:8000"], grpc_endpoints: ["h:8001"]}
   cool:
     protocol: triton
     model: ensemble
@@ -175,6 +177,25 @@ def test_an_infer_gets_what_its_route_sets_and_its_tiers_priority(exchange: Exch
     exchange.receive(whole(infer("cool")), 0.0)
 
     assert sent(forwarded(exchange.receive(LeaseGranted(LEASE), 0.0)).body) == [cooled(50)]
+
+
+def test_a_model_of_the_same_name_on_its_cluster_gets_what_its_route_sets_too(exchange: Exchange) -> None:
+    stream(exchange, frame(infer("same", 5)))
+    [_, streamed, _] = exchange.receive(LeaseGranted(LEASE), 0.0)
+    [later] = exchange.receive(piece(frame(infer("same", 5))), 0.0)
+
+    assert isinstance(streamed, SendBody)
+    assert isinstance(later, SendBody)
+    for [request] in (sent(streamed.body), sent(later.body)):
+        assert [tensor.name for tensor in request.inputs] == ["text_input", "max_tokens", "temperature"]
+
+
+def test_a_unary_call_for_such_a_model_does_as_well(exchange: Exchange) -> None:
+    exchange.receive(call("ModelInfer"), 0.0)
+    exchange.receive(whole(infer("same", 5)), 0.0)
+
+    [request] = sent(forwarded(exchange.receive(LeaseGranted(LEASE), 0.0)).body)
+    assert [tensor.name for tensor in request.inputs] == ["text_input", "max_tokens", "temperature"]
 
 
 def test_a_tensor_that_cannot_hold_what_the_route_sets_is_refused_and_its_slot_given_back(exchange: Exchange) -> None:

@@ -85,6 +85,16 @@ def test_retry_after_rounds_up_and_is_never_zero(wait_seconds: float, seconds: s
     assert (headers["retry-after"], headers["retry-after-ms"]) == (seconds, milliseconds)
 
 
+@pytest.mark.parametrize(
+    ("protocol", "name"), [(Protocol.OPENAI, "accept-encoding"), (Protocol.KSERVE_GRPC, "grpc-accept-encoding")]
+)
+def test_only_who_compressed_in_a_strange_way_is_told_which_ones_are_read(protocol: Protocol, name: str) -> None:
+    headers = refusal.bad_request("Compressed.", "content-encoding", 415).headers(protocol)
+
+    assert {key: value for key, value in headers.items() if "accept" in key} == {name: "gzip, deflate"}
+    assert name not in refusal.bad_request("No.").headers(protocol)
+
+
 def test_nobody_is_told_to_wait_longer_than_openais_client_does() -> None:
     assert refusal.contended("queue_too_long", 3600.0).headers(None)["retry-after-ms"] == "120000"
 

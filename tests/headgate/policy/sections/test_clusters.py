@@ -308,6 +308,12 @@ def test_a_tritons_scheduler_has_priority_levels(accepted: Accepted) -> None:
     assert (cluster.backend, cluster.sends_priority, cluster.priority_levels) == (Backend.TRITON, True, 3)
 
 
+def test_a_triton_that_is_sent_no_priority_needs_no_levels(accepted: Accepted) -> None:
+    cluster = accepted(BIG, f"  big: {{{IN_PLACE}, backend: triton, send_priority: false}}").clusters["big"]
+
+    assert (cluster.sends_priority, cluster.priority_levels) == (False, None)
+
+
 def test_a_triton_has_no_operations_of_openais(refused: Refused) -> None:
     fields = "protocol: triton, model: m, endpoints: ['h:1'], operations: [chat]"
 
