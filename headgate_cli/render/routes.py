@@ -36,6 +36,7 @@ JSON_RESPONSE_BYTES = 64 * 1024 * 1024
 """The longest JSON response: its usage is read from the whole document. Streams and other types have no limit."""
 
 _SHOWN = ("decision", "model")
+_DRAWS = 32
 
 
 def route_configuration(policy: Policy, timeouts: Timeouts) -> RouteConfiguration:
@@ -116,6 +117,8 @@ def _retry_policy() -> RetryPolicy:
         retry_on="connect-failure,refused-stream,reset-before-request",
         num_retries=2,
         retry_host_predicate=[previous_hosts],
+        # Least-request prefers an endpoint that refuses everybody: drawing again once would draw it again.
+        host_selection_retry_max_attempts=_DRAWS,
     )
 
 
