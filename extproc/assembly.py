@@ -46,8 +46,10 @@ def assemble(process: Process) -> ExtProcService:
     signals = ClusterSignals(policy, store, desk.queue, servers.load, capacity)
 
     def learn(record: RequestRecord) -> None:
-        in_flight = store.usage(record.cluster).requests + 1
-        if capacity.learn(record, in_flight, servers.load(record.cluster), time.monotonic()):
+        in_flight, now = store.usage(record.cluster).requests + 1, time.monotonic()
+        # Envoy tells of finished requests in batches.
+        ended_at = now - record.age_seconds(time.time())
+        if capacity.learn(record, in_flight, servers.load(record.cluster), now, ended_at=ended_at):
             desk.recheck(record.cluster)
 
     decisions, reporter = RecentDecisions(time.time), Reporter(process.metrics, _trace(process))

@@ -77,13 +77,22 @@ class CapacityTracker:
             return request
         return replace(request, cluster_limit=self.limit(known.name))
 
-    def learn(self, record: RequestRecord, in_flight: int, load: ServerLoad | None, now: float) -> bool:
+    def learn(
+        self,
+        record: RequestRecord,
+        in_flight: int,
+        load: ServerLoad | None,
+        now: float,
+        *,
+        ended_at: float | None = None,
+    ) -> bool:
         """Take one finished request into account. Whether the cluster's limit has risen.
 
         Args:
             in_flight: requests on its cluster now.
             load: what its servers say of themselves; None when they say nothing, or not lately.
-            now: seconds, monotonic; about when the request ended.
+            now: seconds, monotonic.
+            ended_at: when the request ended, by the same clock; None for now.
         """
         known = self._policy().clusters.get(record.cluster)
         if known is None or not known.capacity.auto or record.verdict in ("", "REJECT"):
@@ -95,7 +104,7 @@ class CapacityTracker:
         tracked.usable += _NEWEST_WEIGHT * ((delay is not None) - tracked.usable)
         if delay is None or math.isnan(delay):
             return False
-        began_at = now - record.duration_seconds + record.queue_wait_seconds
+        began_at = (now if ended_at is None else ended_at) - record.duration_seconds + record.queue_wait_seconds
         raised_by = tracked.limit.observe(delay, began_at, in_flight, now)
         if raised_by > 1.0:
             tracked.model.raise_by(raised_by)

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
+_LONGEST_BATCH_SECONDS = 10.0
 _log = logging.getLogger("headgate.record")
 
 
@@ -90,6 +91,14 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     route: str = ""
     flags: tuple[str, ...] = ()
     traceparent: str = ""
+
+    def age_seconds(self, now: float) -> float:
+        """How long ago it ended, `now` in seconds since the epoch; 0 where Envoy's clock cannot tell.
+
+        Envoy may run elsewhere: clocks that disagree by more than any batch takes are not believed.
+        """
+        age_seconds = now - self.started_at - self.duration_seconds
+        return age_seconds if 0.0 < age_seconds < _LONGEST_BATCH_SECONDS else 0.0
 
     @property
     def has_run(self) -> bool:

@@ -91,6 +91,23 @@ def test_time_in_our_own_queue_is_no_congestion(tracked: Tracked) -> None:
     assert grown == 4 * START_PER_ENDPOINT
 
 
+def test_a_request_heard_of_late_began_when_it_did(tracked: Tracked) -> None:
+    """Before the step at whose new limit it would else count: it was sent while fewer ran."""
+    while tracked.ends(1) == START_PER_ENDPOINT:
+        pass
+    step_at = tracked.now
+
+    def tell(ended_after_seconds: float) -> None:
+        for _ in range(20):
+            tracked.now += 0.5
+            tracked.tracker.learn(ended(), PLENTY, None, tracked.now, ended_at=step_at + ended_after_seconds)
+
+    tell(2.0)
+    assert tracked.tracker.limit("best") == 2 * START_PER_ENDPOINT
+    tell(2.5)
+    assert tracked.tracker.limit("best") == 4 * START_PER_ENDPOINT
+
+
 def test_a_longer_prompt_is_no_congestion(tracked: Tracked) -> None:
     for _ in range(16):
         tracked.ends(1)

@@ -79,3 +79,12 @@ def test_the_time_of_a_token_is_between_the_first_and_the_last_of_a_stream(
     stream = {"is_stream": True, "first_byte_seconds": 1.0, "last_byte_seconds": 2.0, "output_tokens": 11}
 
     assert finished(**stream | fields).output_token_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("now", "age_seconds"),
+    [(103.75, 0.25), (103.5, 0.0), (90.0, 0.0), (200.0, 0.0)],
+    ids=["a quarter of a second later", "at its end", "a clock that is behind", "a clock that is far ahead"],
+)
+def test_how_long_ago_it_ended_is_told_by_clocks_that_agree(now: float, age_seconds: float) -> None:
+    assert finished(started_at=100.0, duration_seconds=3.5).age_seconds(now) == age_seconds
