@@ -146,7 +146,7 @@ def _first_token_seconds(record: RequestRecord) -> float | None:
     if record.output_tokens is None or record.output_tokens <= _FEW_TOKENS:
         # Nothing to compare with; answers that come in one piece are about as long as each other.
         return seconds
-    if rest_seconds < (1.0 - _WHOLE_ANSWER) * record.duration_seconds:
+    if rest_seconds < (1.0 - _WHOLE_ANSWER) * (seconds + rest_seconds):
         return None
     per_token_seconds = rest_seconds / (record.output_tokens - 1)
     return seconds if seconds >= _SHORTEST_FIRST_TOKEN * per_token_seconds else None

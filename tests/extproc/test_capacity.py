@@ -91,6 +91,14 @@ def test_time_in_our_own_queue_is_no_congestion(tracked: Tracked) -> None:
     assert grown == 4 * START_PER_ENDPOINT
 
 
+def test_a_long_time_in_our_own_queue_makes_no_answer_one_that_came_in_one_piece(tracked: Tracked) -> None:
+    tracked.ends(40)
+    grown = tracked.ends(100, first_byte_seconds=60.2, queue_wait_seconds=60.0, duration_seconds=62.2)
+
+    assert grown is not None
+    assert grown >= 4 * START_PER_ENDPOINT
+
+
 def test_a_request_heard_of_late_began_when_it_did(tracked: Tracked) -> None:
     """Before the step at whose new limit it would else count: it was sent while fewer ran."""
     while tracked.ends(1) == START_PER_ENDPOINT:
