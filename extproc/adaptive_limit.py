@@ -22,6 +22,7 @@ _FUTILE_STEPS = 2
 _MAX_PACE = 3
 _BELIEVED_STEPS = 6
 _NEAR = 0.95
+_LOST = 8
 
 
 class AdaptiveLimit:
@@ -74,15 +75,17 @@ class AdaptiveLimit:
         self._futile_steps = self._futile_steps + 1 if is_futile else 0
         if self._last_cut is None:
             self._before_cuts = self.limit
-        self._last_cut, self._is_starting = delay, False
+        self._last_cut = delay
         if self._futile_steps >= _FUTILE_STEPS:
             self._last_cut, self._futile_steps = None, 0
-            self.limit, self._too_much = self._before_cuts, MAX_LIMIT
+            self.limit, self._too_much, self._is_starting = self._before_cuts, MAX_LIMIT, False
             return delay
         self._too_much = math.floor(_NEAR * self.limit)
         gradient = max(_MIN_GRADIENT, math.sqrt(TOLERANCE / delay))
         self.limit = max(MIN_LIMIT, min(math.floor(self.limit * gradient), self.limit - 1))
         self._is_shrinking, self._growths = True, 0
+        # Cut to a fraction, as by servers that turned everybody away for a while: nothing is known any more.
+        self._is_starting = self.limit * _LOST <= self._before_cuts
         return 1.0
 
     def _stay_or_grow(self, delay: float) -> float:

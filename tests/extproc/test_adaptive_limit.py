@@ -83,6 +83,18 @@ def test_growth_quickens_while_it_goes_well_and_slows_where_it_was_too_much_befo
     assert all(limit <= 95 + number for number, limit in enumerate(steps))
 
 
+def test_after_a_collapse_it_doubles_again_as_from_the_start() -> None:
+    cluster = Cluster(64)
+    while cluster.ended(20, math.inf) > MIN_LIMIT:
+        pass
+
+    limits = [cluster.ended(70, WELL) for _ in range(5)]
+    assert limits == [4, 8, 16, 32, 64]
+    # And no more, once it has been too much.
+    assert cluster.ended(70, 3.0) == 52
+    assert cluster.ended(70, WELL) < 64
+
+
 def test_shrinking_that_does_not_help_is_given_up_and_the_fault_looked_for_elsewhere() -> None:
     cluster, expected, lowest = Cluster(100), 1.0, 100
     for _ in range(400):
