@@ -1,0 +1,145 @@
+"""`capacity: auto` behind a real Envoy: nobody says how much the engines run, and the limit is theirs all the same.
+
+The engines' own records say what first tokens took; the limit is read where an operator reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from bench.overload.simulated_engine import EngineShape
+from tests.chaos.engines import Engines
+from tests.chaos.gossip import Gossip
+from tests.chaos.pressure import Pressure
+from tests.chaos.stage import until
+
+NewEngines = Callable[..., Engines]
+SHAPE = EngineShape(
+    slots=24,
+    kv_tokens=1_000_000,
+    step_per_sequence_seconds=0.00005,
+    prefill_per_token_seconds=0.00003,
+)
+"""Half a second an answer: a step of the limit takes as long as a few answers do, which here is no time."""
+SLOTS = 2 * SHAPE.slots
+START = 32
+CLIENTS = 150
+POLICY = """
+apiVersion: headgate/v1
+identity: [{api_key: {header: authorization}}]
+tenants: {acme: {tier: premium, api_key_sha256: ["%s"]}}
+tiers: {premium: {priority: 0, queue: {max_wait: 60s, max_depth: 1000}, on_overload: [queue, reject]}}
+models: {assistant: {routes: [{cluster: learnt}]}}
+clusters:
+  learnt: {protocol: openai, model: m, endpoints: ["127.0.0.1:ONE", "127.0.0.1:TWO"], capacity: auto%s}
+"""
+KEY = hashlib.sha256(b"bench-acme").hexdigest()
+FOUND_SECONDS, FOLLOWED_SECONDS, REGAINED_SECONDS = 45.0, 30.0, 45.0
+"""That is 90, 60 and 90 answers' time."""
+SETTLED_SECONDS = 3.0
+ENOUGH = 150
+CONGESTED = 20
+"""Were all clients let through, a first token would take seventy times as long as without any other request."""
+QUICK_SIGNALS = {
+    "HEADGATE_SIGNAL_INTERVAL_SECONDS": "0.1",
+    "HEADGATE_SIGNAL_TIMEOUT_SECONDS": "0.5",
+    "HEADGATE_SIGNAL_STALE_SECONDS": "1",
+}
+NOBODYS_PORT = 9
+
+
+@pytest.fixture
+async def new_engines(tmp_path: Path) -> AsyncIterator[NewEngines]:
+    """Engines, sidecar and Envoy, of which nothing is left at the end."""
+    async with AsyncExitStack() as stack:
+
+        def new(metrics: str = "", environment: Mapping[str, str] | None = None) -> Engines:
+            engines = Engines(tmp_path, POLICY % (KEY, metrics), SHAPE, environment or {})
+            stack.callback(engines.close)
+            stack.push_async_callback(engines.stop_watching)
+            return engines
+
+        yield new
+
+
+def is_about(engines: Engines, slots: int, margin: float = 0.27) -> Callable[[], bool]:
+    """Whether the limit has been near so many slots, most of the last seconds."""
+
+    def holds() -> bool:
+        limit = engines.usual_limit(SETTLED_SECONDS)
+        return limit is not None and (1 - margin) * slots <= limit <= (1 + margin) * slots
+
+    return holds
+
+
+async def first_token_seconds(engines: Engines, since: float, numbers: tuple[int, ...] = (0, 1)) -> float:
+    """What it usually took by the engines' account, of what they were sent since."""
+    sent = [sequence for number in numbers for sequence in await engines.sequences(number)]
+    seconds = [s.first_token_at - s.arrived_at for s in sent if s.first_token_at is not None and s.arrived_at >= since]
+    return median(seconds)
+
+
+async def test_the_limit_is_found_and_follows_engines_that_vanish_and_come_back(new_engines: NewEngines) -> None:
+    engines = new_engines()
+    alone = Pressure(engines.port, "acme", clients=1, seed=1)
+    alone.start()
+    await until(lambda: len(alone.answers) >= 10, "some had the engines for themselves")
+    await alone.stop()
+    alone_seconds = await first_token_seconds(engines, since=0.0)
+    crowd = Pressure(engines.port, "acme", CLIENTS, seed=2)
+    engines.watch()
+    assert await engines.limit() == START
+
+    crowd.start()
+    await until(is_about(engines, SLOTS), "the limit is what the engines run at once", FOUND_SECONDS)
+    settled_at = time.monotonic()
+    await until(lambda: crowd.served_since(settled_at) >= ENOUGH, "many were served since")
+    assert await first_token_seconds(engines, settled_at) < CONGESTED * alone_seconds
+    assert {answer.status for answer in crowd.answers} == {200}
+
+    engines.kill(1)
+    await until(is_about(engines, SLOTS // 2, 0.5), "the limit is what is left", FOLLOWED_SECONDS)
+    followed_at = time.monotonic()
+    await until(lambda: crowd.served_since(followed_at) >= ENOUGH, "many were served since")
+    assert await first_token_seconds(engines, followed_at, (0,)) < CONGESTED * alone_seconds
+    assert {answer.status for answer in crowd.answers if answer.at > followed_at} == {200}
+
+    engines.bring_back(1)
+    await until(is_about(engines, SLOTS), "the limit is what it was", REGAINED_SECONDS)
+    await crowd.stop()
+    await until(engines.sidecar.holds_nothing, "all is given back")
+
+
+async def test_servers_that_say_they_are_full_and_then_nothing_any_more_stop_nobody(new_engines: NewEngines) -> None:
+    gossip = Gossip()
+    async with await gossip.start():
+        places = f"127.0.0.1:{gossip.port}/metrics, 127.0.0.1:{NOBODYS_PORT}/metrics"
+        engines = new_engines(f", metrics: [{places}]", QUICK_SIGNALS)
+        crowd = Pressure(engines.port, "acme", CLIENTS, seed=3)
+        gossip.waiting = 20 * SLOTS
+        engines.watch()
+        crowd.start()
+        await until(lambda: engines.last_limit <= START // 8, "they are believed")
+        believed_at = time.monotonic()
+        await until(lambda: crowd.served_since(believed_at) >= 20, "requests run all the same")
+
+        gossip.waiting = None
+        await until(lambda: _says_nothing(engines), "what they said is stale")
+        silent_at = time.monotonic()
+        await until(lambda: crowd.served_since(silent_at) >= 20, "requests go on")
+        await until(is_about(engines, SLOTS), "the limit is what the engines run at once", REGAINED_SECONDS)
+        await crowd.stop()
+
+    assert {answer.status for answer in crowd.answers} == {200}
+    await until(engines.sidecar.holds_nothing, "all is given back")
+
+
+async def _says_nothing(engines: Engines) -> bool:
+    return not await engines.sidecar.samples("headgate_server_queue_depth")
