@@ -20,6 +20,7 @@ from extproc.servers.poller import ServerPoller
 from extproc.servers.watch import Timing
 from extproc.service import ExtProcService
 from extproc.signals import ClusterSignals
+from extproc.terms import TermsInForce
 from extproc.tokenizer import Tokenizers
 from headgate.errors import SettingsError
 from headgate.lifecycle import Process
@@ -42,7 +43,9 @@ def assemble(process: Process) -> ExtProcService:
     policy = process.policy.current
     servers = _poller(process)
     capacity = CapacityTracker(policy)
-    desk = AdmissionDesk(store, capacity.as_of_now)
+    terms = TermsInForce(policy, capacity.request_limit)
+    desk = AdmissionDesk(store, terms.as_of_now)
+    process.policy.on_change(lambda _: desk.limits_changed())
     signals = ClusterSignals(policy, store, desk.queue, servers.load, capacity)
 
     def learn(record: RequestRecord) -> None:

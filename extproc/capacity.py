@@ -9,14 +9,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from msgspec.structs import replace
-
 from extproc.adaptive_limit import AdaptiveLimit
 from extproc.first_token import FirstTokenModel
 from extproc.server_load import ServerLoad
 from headgate.policy.model import Cluster, Policy
 from headgate.record import RequestRecord
-from headgate.store import LeaseRequest
 
 START_PER_ENDPOINT = 16
 _UPSTREAM_ANSWERED = "via_upstream"
@@ -70,12 +67,9 @@ class CapacityTracker:
         tracked.asked += 1
         return None if tracked.is_blind else tracked.limit.limit
 
-    def as_of_now(self, request: LeaseRequest) -> LeaseRequest:
-        """A question that has waited, with the limit learnt meanwhile."""
-        known = self._policy().clusters.get(request.cluster or "")
-        if known is None or not known.capacity.auto:
-            return request
-        return replace(request, cluster_limit=self.limit(known.name))
+    def request_limit(self, cluster: Cluster) -> int | None:
+        """How many requests a cluster runs at once: by its own policy, or as learnt."""
+        return self.limit(cluster.name) if cluster.capacity.auto else cluster.capacity.requests
 
     def learn(
         self,
@@ -86,7 +80,7 @@ class CapacityTracker:
         *,
         ended_at: float | None = None,
     ) -> bool:
-        """Take one finished request into account. Whether the cluster's limit has risen.
+        """Take one finished request into account. Whether the cluster's limit has changed.
 
         Args:
             in_flight: requests on its cluster now.
@@ -108,7 +102,7 @@ class CapacityTracker:
         raised_by = tracked.limit.observe(delay, began_at, in_flight, now)
         if raised_by > 1.0:
             tracked.model.raise_by(raised_by)
-        return tracked.limit.limit > before
+        return tracked.limit.limit != before
 
     def _track(self, cluster: Cluster) -> _Tracked:
         tracked = self._tracked.get(cluster.name)

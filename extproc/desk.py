@@ -94,7 +94,14 @@ class AdmissionDesk:
     def recheck(self, cluster: str) -> None:
         """There may be room at a cluster without a release: ask again for all who wait for some."""
         self.queue.reopen(cluster)
+        self._store.line_changed(cluster)
         self._ask_again(cluster)
+
+    def limits_changed(self) -> None:
+        """Other limits are in force: those who wait are asked for, and stand before others, with these."""
+        self.ask_again()
+        for cluster in self.queue.clusters():
+            self._store.line_changed(cluster)
 
     def clusters(self) -> list[str]:
         """The clusters somebody waits for here."""
@@ -102,7 +109,7 @@ class AdmissionDesk:
 
     def claims(self, cluster: str) -> list[Claim]:
         """Who could be next there."""
-        return [Claim(waiter.request, waiting) for waiter, waiting in self.queue.heads(cluster)]
+        return [Claim(self._as_of_now(waiter.request), waiting) for waiter, waiting in self.queue.heads(cluster)]
 
     def ask_again(self) -> None:
         """Anything may have become free, unheard."""

@@ -65,7 +65,7 @@ class ClusterSignals:
 
     def request_limit(self, cluster: Cluster) -> int | None:
         """The policy's (of the request's own policy), or what was learnt."""
-        return self._capacity.limit(cluster.name) if cluster.capacity.auto else cluster.capacity.requests
+        return self._capacity.request_limit(cluster)
 
     def is_degraded(self, tier: Tier, cluster: str) -> bool:
         """Whether the tier is being sent to cheaper clusters instead."""

@@ -17,7 +17,6 @@ from extproc.capacity import START_PER_ENDPOINT, CapacityTracker
 from extproc.server_load import ServerLoad
 from headgate.policy.model import Capacity, Policy, Queue, Rung
 from headgate.record import RequestRecord
-from headgate.store import LeaseRequest
 from tests import records
 
 AUTO = Capacity(auto=True)
@@ -196,22 +195,16 @@ def test_a_process_that_hears_of_no_finished_request_limits_nothing(tracked: Tra
     assert tracked.ends(1) == START_PER_ENDPOINT
 
 
-def test_a_question_that_has_waited_is_asked_with_the_limit_of_now(tracked: Tracked) -> None:
-    request = LeaseRequest(tenant="acme", tier="premium", cluster="best", cluster_limit=START_PER_ENDPOINT)
-    elsewhere = LeaseRequest(tenant="acme", tier="premium", cluster="standard", cluster_limit=2)
-    tracked.ends(40)
-
-    assert tracked.tracker.as_of_now(request).cluster_limit == 2 * START_PER_ENDPOINT
-    assert tracked.tracker.as_of_now(elsewhere) is elsewhere
-
-
-def test_the_one_that_makes_the_limit_rise_says_so(tracked: Tracked) -> None:
+def test_the_one_that_changes_the_limit_says_so(tracked: Tracked) -> None:
     told = []
     for _ in range(60):
         tracked.now += 0.5
         told.append(tracked.tracker.learn(ended(), PLENTY, None, tracked.now))
 
     assert told.count(True) == 2
+    assert tracked.ends(1, first_byte_seconds=2.0) == 4 * START_PER_ENDPOINT
+    shrunk = [tracked.tracker.learn(ended(status=503), 5, None, tracked.now + 100.0) for _ in range(40)]
+    assert True in shrunk
 
 
 # against a simulated cluster

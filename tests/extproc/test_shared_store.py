@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import redis.asyncio
+from msgspec.structs import replace
 
 from extproc.assembly import assemble
 from extproc.desk import AdmissionDesk, Answer
@@ -19,18 +20,30 @@ from headgate.policy.model import OnStoreFailure, Queue
 from headgate.redis.connection import connect
 from headgate.redis.url import read_redis_url
 from headgate.settings import Settings, read_settings
-from headgate.store import Lease, LeaseRequest, Scope
+from headgate.store import Lease, LeaseRequest, Scope, Store
+from headgate.store.memory import MemoryStore
 from headgate.store.redis.store import RedisStore
 
 PATIENCE_SECONDS = 20.0
 
 
+class Limits:
+    """Those in force, by tier; a request of a tier that is not among them keeps its own."""
+
+    def __init__(self) -> None:
+        self.by_tier: dict[str, dict[str, int]] = {}
+
+    def as_of_now(self, request: LeaseRequest) -> LeaseRequest:
+        return replace(request, **self.by_tier.get(request.tier, {}))
+
+
 class Sidecar:
     """A desk, and who was served at it."""
 
-    def __init__(self, store: RedisStore, served: list[str]) -> None:
+    def __init__(self, store: Store, served: list[str], limits: Limits) -> None:
         self.store = store
-        self.desk = AdmissionDesk(store)
+        self.limits = limits
+        self.desk = AdmissionDesk(store, limits.as_of_now)
         self.served = served
         self.leases: dict[str, Lease] = {}
         self.unserved: list[str] = []
@@ -89,7 +102,8 @@ async def until(holds: Callable[[], bool]) -> None:
 async def sharing(port: int, count: int = 2) -> AsyncIterator[list[Sidecar]]:
     async with AsyncExitStack() as stack:
         served: list[str] = []
-        sidecars = []
+        limits = Limits()
+        sidecars, stores = [], []
         for _ in range(count):
             store = RedisStore(
                 connect(read_redis_url(f"redis://127.0.0.1:{port}")),
@@ -101,15 +115,42 @@ async def sharing(port: int, count: int = 2) -> AsyncIterator[list[Sidecar]]:
             )
             await store.start()
             stack.push_async_callback(store.stop)
-            sidecars.append(Sidecar(store, served))
-        await until(lambda: all(sidecar.store.is_answering for sidecar in sidecars))
+            stores.append(store)
+            sidecars.append(Sidecar(store, served, limits))
+        await until(lambda: all(store.is_answering for store in stores))
         yield sidecars
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def either(request: pytest.FixtureRequest, redis_port: int, redis_is_empty: None) -> AsyncIterator[list[Sidecar]]:
+    """Two names for one sidecar that is alone, and two sidecars that share a Redis."""
+    if request.param == "memory":
+        alone = Sidecar(MemoryStore(time.monotonic), [], Limits())
+        yield [alone, alone]
+    else:
+        async with sharing(redis_port) as sidecars:
+            yield sidecars
 
 
 @pytest.fixture
 async def pair(redis_port: int, redis_is_empty: None) -> AsyncIterator[list[Sidecar]]:
     async with sharing(redis_port) as sidecars:
         yield sidecars
+
+
+def change_limits(sidecars: list[Sidecar], **by_tier: dict[str, int]) -> None:
+    """Another policy is in force everywhere."""
+    for sidecar in sidecars:
+        sidecar.limits.by_tier = by_tier
+        sidecar.desk.limits_changed()
+
+
+async def until_asked(sidecars: list[Sidecar]) -> None:
+    """Wait until nobody has anything to ask or to say."""
+    for sidecar in sidecars:
+        if isinstance(sidecar.store, RedisStore):
+            await until(lambda store=sidecar.store: store._calling is not None and store._calling.done())
+        await asyncio.sleep(0)
 
 
 async def claims(port: int) -> int:
@@ -199,6 +240,51 @@ async def test_a_client_that_leaves_makes_way_for_who_waits_elsewhere(pair: list
     one.release("held")
 
     await until(lambda: one.served == ["patient"])
+
+
+# limits that change while somebody waits: nothing is told again by itself for ten minutes
+
+
+async def test_a_limit_that_is_raised_serves_who_waits_at_once(either: list[Sidecar]) -> None:
+    one, other = either
+    await one.hold("held", asking())
+    other.wait("waiter", asking())
+    await until_asked(either)
+
+    change_limits(either, premium={"cluster_limit": 2})
+
+    await until(lambda: one.served == ["waiter"])
+
+
+async def test_who_may_not_run_any_more_keeps_nobody_from_running(either: list[Sidecar]) -> None:
+    one, other = either
+    await one.hold("held", asking("batch", 3))
+    await one.hold("premium", asking(limit=2))
+    other.wait("first", asking(limit=2))
+    one.wait("second", asking("batch", 3, limit=2))
+    await until_asked(either)
+    change_limits(either, premium={"tier_limit": 1})
+    await until_asked(either)
+
+    one.release("held")
+
+    await until(lambda: one.served == ["second"])
+
+
+async def test_one_who_is_served_by_other_limits_than_it_came_with_leaves_no_claim(
+    pair: list[Sidecar], redis_port: int
+) -> None:
+    one, other = pair
+    await one.hold("held", asking())
+    other.wait("waiter", asking())
+    await until_claims(redis_port, 1)
+    change_limits(pair, premium={"tier_limit": 5})
+    await until_asked(pair)
+
+    one.release("held")
+
+    await until(lambda: one.served == ["waiter"])
+    await until_claims(redis_port, 0)
 
 
 async def test_the_settings_choose_the_store(redis_port: int) -> None:

@@ -18,7 +18,7 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     Attributes:
         id: of the lease it is or becomes.
-        tag: tells the same waiter in questions and claims; 0 for one that does not wait.
+        tag: tells the same waiter in questions and claims, whatever limits they name; None for one that does not wait.
         waited: seconds since it joined its queue, or since a lease was granted.
         count: how many wait in a claim's line.
         reserved: (tier, slots, tokens) of the other tiers.
@@ -35,7 +35,7 @@ class Question(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     cluster_token_limit: int | None = None
     reserved: Sequence[tuple[str, int, int]] = ()
     priority: int = 0
-    tag: int | None = None
+    tag: float | None = None
     waited: float = 0.0
     count: int = 1
 
@@ -130,7 +130,7 @@ def question(request: LeaseRequest, now: float, lease_id: str = "", count: int =
         cluster_token_limit=request.cluster_token_limit,
         reserved=_reserved(request) if request.cluster is not None and request.reserved else (),
         priority=request.priority,
-        tag=None if since is None else id(request),
+        tag=since,
         waited=0.0 if since is None else max(0.0, now - since),
         count=min(count, MAX_COUNTED_WAITERS),
     )

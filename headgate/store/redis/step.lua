@@ -269,6 +269,16 @@ local function ask(q)
   return { 'granted' }
 end
 
+-- Whether two claims of one waiter are held to the same limits.
+local function is_same(one, other)
+  for _, limit in ipairs({ 'tenant_limit', 'tier_limit', 'cluster_limit', 'cluster_token_limit' }) do
+    if one[limit] ~= other[limit] then
+      return false
+    end
+  end
+  return cmsgpack.pack(one.reserved or NOTHING) == cmsgpack.pack(other.reserved or NOTHING)
+end
+
 -- Whether one of these could be served now: then the sidecar missed some news.
 local function stand(cluster, claims)
   local before = redis.call('HGET', CLAIMS .. cluster, me)
@@ -278,7 +288,7 @@ local function stand(cluster, claims)
       is_open = is_open or (call.refreshes and not refusal(claim))
       claim.joined = now - math.floor((claim.waited or 0) * 1000000)
       standing[#standing + 1] = claim
-      tags[claim.tag] = true
+      tags[claim.tag] = claim
     end
   end
   if #standing > 0 then
@@ -287,7 +297,8 @@ local function stand(cluster, claims)
     redis.call('HDEL', CLAIMS .. cluster, me)
   end
   for _, claim in ipairs(before and cmsgpack.unpack(before)[2] or NOTHING) do
-    if not tags[claim.tag] and not granted[claim.tag] then
+    local now_standing = tags[claim.tag]
+    if not granted[claim.tag] and not (now_standing and is_same(claim, now_standing)) then
       tell('', '', cluster)
     end
   end

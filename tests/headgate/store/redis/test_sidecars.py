@@ -336,6 +336,24 @@ async def test_one_who_leaves_makes_way_for_those_behind(sidecar: Start) -> None
     await until(lambda: second.served)
 
 
+async def test_one_who_may_not_run_any_more_makes_way_for_those_behind(sidecar: Start) -> None:
+    one, other = await sidecar(**PATIENT), await sidecar(**PATIENT)
+    held = [await granted(one), await granted(one)]
+    first = OneLine(other, waiting(seconds=5.0))
+    await first.stand()
+    second = OneLine(one, waiting())
+    await second.stand()
+    first.is_asking = True
+    one.release(held[0])
+    await until(lambda: not second.is_asking)
+    assert not second.served
+
+    first.waiting[0] = replace(first.waiting[0], tenant_limit=1)
+    other.line_changed("best")
+
+    await until(lambda: second.served)
+
+
 async def test_the_claim_of_a_dead_sidecar_is_gone_soon(sidecar: Start) -> None:
     one, dead = await sidecar(claim_seconds=0.3), await sidecar(claim_seconds=0.3)
     held = [await granted(one), await granted(one)]
