@@ -51,7 +51,7 @@ class AdaptiveLimit:
         Args:
             delay: its time to first token over what that takes without congestion; infinite when it was turned away.
             began_at: when it was admitted.
-            in_flight: requests on the cluster now, this one included.
+            in_flight: requests on the cluster now; in the place of this one there may be another already.
         """
         if self._is_shrinking:
             if in_flight > self.limit:

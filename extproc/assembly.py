@@ -49,7 +49,8 @@ def assemble(process: Process) -> ExtProcService:
     signals = ClusterSignals(policy, store, desk.queue, servers.load, capacity)
 
     def learn(record: RequestRecord) -> None:
-        in_flight, now = store.usage(record.cluster).requests + 1, time.monotonic()
+        # The next one has its slot by now.
+        in_flight, now = store.usage(record.cluster).requests, time.monotonic()
         # Envoy tells of finished requests in batches.
         ended_at = now - record.age_seconds(time.time())
         if capacity.learn(record, in_flight, servers.load(record.cluster), now, ended_at=ended_at):
