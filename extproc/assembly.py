@@ -42,7 +42,7 @@ def assemble(process: Process) -> ExtProcService:
     store = _store(process)
     policy = process.policy.current
     servers = _poller(process)
-    capacity = CapacityTracker(policy)
+    capacity = CapacityTracker(policy, store.elsewhere)
     terms = TermsInForce(policy, capacity.request_limit)
     desk = AdmissionDesk(store, terms.as_of_now)
     process.policy.on_change(lambda _: desk.limits_changed())

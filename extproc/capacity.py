@@ -48,10 +48,20 @@ class _Tracked:
 
 
 class CapacityTracker:
-    """The limits of all clusters whose capacity is `auto`; `policy` yields the one in force."""
+    """The limits of all clusters whose capacity is `auto`, learnt from this sidecar's requests and for these.
 
-    def __init__(self, policy: Callable[[], Policy]) -> None:
+    Others that share a cluster learn theirs, and each may run as many as it has learnt beside what the others run: so
+    all feel the same congestion, and all give way. Were the sum held against what one of them believes, whoever
+    believes in less would run nothing, learn nothing and wait for ever.
+
+    Args:
+        policy: yields the one in force.
+        elsewhere: how many requests other sidecars run on a cluster.
+    """
+
+    def __init__(self, policy: Callable[[], Policy], elsewhere: Callable[[str], int] = lambda _cluster: 0) -> None:
         self._policy = policy
+        self._elsewhere = elsewhere
         self._tracked: dict[str, _Tracked] = {}
 
     def limit(self, cluster: str) -> int | None:
@@ -65,7 +75,7 @@ class CapacityTracker:
             return None
         tracked = self._track(known)
         tracked.asked += 1
-        return None if tracked.is_blind else tracked.limit.limit
+        return None if tracked.is_blind else tracked.limit.limit + self._elsewhere(cluster)
 
     def request_limit(self, cluster: Cluster) -> int | None:
         """How many requests a cluster runs at once: by its own policy, or as learnt."""
@@ -99,7 +109,8 @@ class CapacityTracker:
         if delay is None or math.isnan(delay):
             return False
         began_at = (now if ended_at is None else ended_at) - record.duration_seconds + record.queue_wait_seconds
-        raised_by = tracked.limit.observe(delay, began_at, in_flight, now)
+        own_in_flight = in_flight - self._elsewhere(known.name)
+        raised_by = tracked.limit.observe(delay, began_at, own_in_flight, now)
         if raised_by > 1.0:
             tracked.model.raise_by(raised_by)
         return tracked.limit.limit != before

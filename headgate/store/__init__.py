@@ -126,6 +126,9 @@ class Store(Protocol):
     def usage(self, cluster: str) -> Usage:
         """The latest known in-flight numbers of a cluster; never waits."""
 
+    def elsewhere(self, cluster: str) -> int:
+        """How many of the requests in `usage` are other sidecars'."""
+
     def in_flight(self, scope: Scope, name: str) -> int:
         """The latest known number of leases of a tenant, tier or cluster; never waits."""
 

@@ -207,6 +207,34 @@ def test_the_one_that_changes_the_limit_says_so(tracked: Tracked) -> None:
     assert True in shrunk
 
 
+def test_the_limit_is_this_sidecars_own_beside_what_others_run(revise: Callable[..., Policy]) -> None:
+    policy, elsewhere = revise(clusters={"best": {"capacity": AUTO}}), 60
+    tracker = CapacityTracker(lambda: policy, lambda _: elsewhere)
+
+    assert tracker.limit("best") == START_PER_ENDPOINT + elsewhere
+    elsewhere = 0
+    assert tracker.limit("best") == START_PER_ENDPOINT
+
+
+def test_what_others_run_is_neither_use_of_the_own_limit_nor_in_the_way_of_a_smaller_one(
+    revise: Callable[..., Policy],
+) -> None:
+    policy, now = revise(clusters={"best": {"capacity": AUTO}}), 100.0
+    tracker = CapacityTracker(lambda: policy, lambda _: 60)
+
+    def own_limit(own_in_flight: int, **fields: Any) -> int:
+        nonlocal now
+        for _ in range(40):
+            now += 0.5
+            tracker.learn(ended(**fields), 60 + own_in_flight, None, now)
+        return (tracker.limit("best") or 0) - 60
+
+    assert own_limit(2) == START_PER_ENDPOINT
+    assert own_limit(16) > START_PER_ENDPOINT
+    cut = own_limit(4, first_byte_seconds=2.0, duration_seconds=4.0)
+    assert own_limit(cut) > cut
+
+
 # against a simulated cluster
 
 TWICE_THE_CAPACITY = 15.0

@@ -148,6 +148,10 @@ class RedisStore:
         """The latest known in-flight numbers of a cluster."""
         return Usage(self.in_flight(Scope.CLUSTER, cluster), self.in_flight(Scope.CLUSTER_TOKENS, cluster))
 
+    def elsewhere(self, cluster: str) -> int:
+        """The latest known number of other sidecars' requests on a cluster."""
+        return self._holdings.view.elsewhere(Scope.CLUSTER, cluster, self._clock())
+
     def in_flight(self, scope: Scope, name: str) -> int:
         """The latest known number of leases of a tenant, tier or cluster."""
         return self._holdings.view.in_flight(scope, name, self._clock())

@@ -30,13 +30,16 @@ class View:
         self._wanted: set[str] = set()
 
     def in_flight(self, scope: Scope, name: str, now: float) -> int:
-        """Leases (or tokens) of a tenant, tier or cluster; an old number is asked for anew."""
-        own = self._own.in_flight(scope, name)
+        """Leases (or tokens) of a tenant, tier or cluster."""
+        return self._own.in_flight(scope, name) + self.elsewhere(scope, name, now)
+
+    def elsewhere(self, scope: Scope, name: str, now: float) -> int:
+        """Those of other sidecars; an old number is asked for anew, and one older still counts for nothing."""
         field = _FIELDS[scope] + name
         others, known_at = self._others.get(field, (0, float("-inf")))
         if now - known_at > _FRESH_SECONDS:
             self._wanted.add(field)
-        return own if now - known_at > self._stale_seconds else own + others
+        return 0 if now - known_at > self._stale_seconds else others
 
     @property
     def is_wanting(self) -> bool:

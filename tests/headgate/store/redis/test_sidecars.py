@@ -117,6 +117,18 @@ async def _count(ledger: Any, field: str, expected: int) -> bool:
     return bool(await ledger.count(field) == expected)
 
 
+async def test_what_runs_elsewhere_is_told_apart_from_what_runs_here(sidecar: Start) -> None:
+    one, other = await sidecar(), await sidecar()
+    wide = replace(REQUEST, cluster_limit=5)
+    for _ in range(3):
+        await granted(one, wide)
+
+    await granted(other, wide)
+
+    assert (other.usage("best").requests, other.elsewhere("best")) == (4, 3)
+    assert one.elsewhere("fast") == 0
+
+
 async def test_sidecars_know_how_many_they_are(sidecar: Start) -> None:
     one, other = await sidecar(lease_seconds=1.0), await sidecar(lease_seconds=1.0)
     await until(lambda: (one.sidecars, other.sidecars) == (2, 2))
