@@ -101,6 +101,11 @@ class Lane:
             self._aside.pop(tenant, None)
         elif was_head:
             self._note_head(line)
+        if was_head and tenant in self.too_big:
+            # Whoever is behind it may fit.
+            self.too_big.discard(tenant)
+            self.is_full = False
+            self.come_back(tenant)
 
     def oldest(self) -> Waiter | None:
         """The longest waiting of those who can be served."""

@@ -311,6 +311,41 @@ def test_room_kept_for_one_who_leaves_is_for_those_behind_it() -> None:
     assert not queue.has_claim("best", 3)
 
 
+def test_those_behind_one_too_big_are_asked_when_it_leaves() -> None:
+    queue = FairQueue()
+    big = joined(queue, asking("acme", tokens=1000))
+    small = joined(queue, asking("acme"))
+    queue.refused(big, Scope.CLUSTER_TOKENS, 0.0)
+    assert queue.next("best", 0.0) is None
+
+    queue.leave(big)
+
+    assert queue.next("best", 0.0) is small
+
+
+def test_a_tier_full_of_requests_too_big_is_asked_again_when_one_of_them_leaves() -> None:
+    queue = FairQueue()
+    big = [joined(queue, asking(f"tenant-{number}", tokens=1000)) for number in range(16)]
+    small = joined(queue, asking("small"))
+    while (waiter := queue.next("best", 0.0)) is not None and waiter is not small:
+        queue.refused(waiter, Scope.CLUSTER_TOKENS, 0.0)
+    assert waiter is None
+
+    queue.leave(big[3])
+
+    assert queue.next("best", 0.0) is small
+
+
+def test_one_that_leaves_from_behind_one_too_big_has_nobody_asked() -> None:
+    queue = FairQueue()
+    big, behind = joined(queue, asking("acme", tokens=1000)), joined(queue, asking("acme"))
+    queue.refused(big, Scope.CLUSTER_TOKENS, 0.0)
+
+    queue.leave(behind)
+
+    assert queue.next("best", 0.0) is None
+
+
 def test_one_that_waits_for_its_own_tenant_keeps_no_room() -> None:
     queue = FairQueue()
     big = kept_room(queue)
