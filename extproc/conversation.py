@@ -50,6 +50,7 @@ class RequestConversation:
         "_desk",
         "_exchange",
         "_has_question",
+        "_is_detached",
         "_is_interrupted",
         "_kept",
         "_on_ended",
@@ -79,6 +80,7 @@ class RequestConversation:
         self._kept: deque[bytes] | None = None
         self._waiting: Waiting | None = None
         self._has_question = False
+        self._is_detached = False
         self._is_interrupted = False
         self._unanswered = 0
         self._decision_seconds = 0.0
@@ -95,15 +97,20 @@ class RequestConversation:
         self._call.pause()
 
     def ended(self) -> None:
-        """Leave the queue and give back what the request holds."""
+        """Leave the queue and give back what the request holds, unless it runs on without us."""
         self._on_ended(self)
         self._kept = None
         self._leave_queue()
-        self._perform(self._exchange.receive(StreamEnded(), self._clock()))
+        given_back = self._exchange.receive(StreamEnded(), self._clock())
+        if not self._is_detached:
+            self._perform(given_back)
         self._call.finish()
 
     def interrupt(self) -> None:
-        """End soon: now, after the answer that is due, or once the request is decided; an open stream, when it ends."""
+        """End soon: now, after the answer that is due, or once the request is decided; an open stream, when it ends.
+
+        What was admitted runs on without us, and its lease with it: the store counts it until its time is over.
+        """
         self._is_interrupted = True
         if self._exchange.is_decided and not self._exchange.is_detachable:
             return
@@ -111,7 +118,11 @@ class RequestConversation:
             self._leave_queue()
             self._guarded(self._turn_away, "shutting_down")
         elif self._exchange.is_detachable:
-            self._call.finish()
+            self._detach()
+
+    def _detach(self) -> None:
+        self._is_detached = True
+        self._call.finish()
 
     def _take(self, message: bytes) -> None:
         event = parse_request(message)
@@ -173,7 +184,7 @@ class RequestConversation:
             _log.exception("a decision failed")
             self._fail()
         if self._is_interrupted and self._exchange.is_detachable:
-            self._call.finish()
+            self._detach()
 
     def _fail(self) -> None:
         try:

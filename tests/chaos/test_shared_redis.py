@@ -90,6 +90,37 @@ async def test_the_others_go_on_when_one_of_several_sidecars_is_killed(new_stage
     await until(lambda: hold_nothing(known), "all is given back")
 
 
+async def test_what_a_stopped_sidecar_had_admitted_counts_until_its_lease_is_over(
+    new_stage: NewStage, redis_server: Any
+) -> None:
+    redis_server.start()
+    stage = new_stage(shape(redis_server))
+    cast = stage.start(sidecars=2)
+    known = [sidecar for sidecar, _ in cast.sidecars]
+    (_, process), (other, _) = cast.sidecars
+    await until(lambda: _share(known), "the sidecars know of each other")
+    await stage.record("close")
+    coming = visits(COMING // 4)
+    await stage.send(cast.port, coming)
+    await until(lambda: _stands(stage, known, COMING // 4 - LIMIT), "one limit for both")
+
+    process.send(signal.SIGTERM)
+    await until(lambda: process.has_ended, "the process has ended")
+    await until(lambda: _share([other]), "the other one knows")
+    await stage.record("open")
+    await all_over(coming)
+
+    assert (await stage.record()).most["cluster:big"] == LIMIT
+    admitted = [visit for visit in coming if visit.status == 200]
+    refused = [visit for visit in coming if visit.status != 200]
+    assert len(admitted) > LIMIT
+    assert all(visit.is_served for visit in admitted)
+    assert {(visit.status, visit.reason) for visit in refused} == {(503, "shutting_down")}
+    # Nobody is there to give them back: they go when their time is over.
+    assert await other.total("headgate_leases") > 0
+    await until(other.holds_nothing, "all is free")
+
+
 def _lost_some(coming: Sequence[Visit]) -> bool:
     return any(visit.over.done() for visit in coming)
 
