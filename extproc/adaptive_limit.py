@@ -69,6 +69,12 @@ class AdaptiveLimit:
         self._restart(now)
         return raised_by
 
+    def scale(self, factor: float) -> None:
+        """The cluster was made so many times as large, or small: what was too much before says nothing any more."""
+        self.limit = max(MIN_LIMIT, round(self.limit * factor))
+        self._too_much, self._last_cut, self._growths = MAX_LIMIT, None, 0
+        self._delays.clear()
+
     def _shrink(self, delay: float) -> float:
         # A smaller limit that does not help shows that something else is slow: what was expected was too little.
         is_futile = self._last_cut is not None and math.isfinite(delay) and delay > 0.9 * self._last_cut

@@ -34,6 +34,7 @@ class _Tracked:
     """One cluster: its limit, what is normal for it, and how much of what it reports can be used."""
 
     limit: AdaptiveLimit
+    endpoints: int
     model: FirstTokenModel = field(default_factory=FirstTokenModel)
     asked: int = 0
     seen: int = 0
@@ -116,11 +117,18 @@ class CapacityTracker:
         return tracked.limit.limit != before
 
     def _track(self, cluster: Cluster) -> _Tracked:
-        tracked = self._tracked.get(cluster.name)
+        tracked, endpoints = self._tracked.get(cluster.name), _endpoints(cluster)
         if tracked is None:
-            endpoints = max(len(frontend.endpoints) for frontend in cluster.frontends.values())
-            tracked = self._tracked[cluster.name] = _Tracked(AdaptiveLimit(START_PER_ENDPOINT * endpoints))
+            limit = AdaptiveLimit(START_PER_ENDPOINT * endpoints)
+            tracked = self._tracked[cluster.name] = _Tracked(limit, endpoints)
+        elif tracked.endpoints != endpoints:
+            tracked.limit.scale(endpoints / tracked.endpoints)
+            tracked.endpoints = endpoints
         return tracked
+
+
+def _endpoints(cluster: Cluster) -> int:
+    return max(len(frontend.endpoints) for frontend in cluster.frontends.values())
 
 
 def _delay(record: RequestRecord, tracked: _Tracked, load: ServerLoad | None, now: float) -> float | None:

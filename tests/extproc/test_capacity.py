@@ -195,6 +195,19 @@ def test_a_process_that_hears_of_no_finished_request_limits_nothing(tracked: Tra
     assert tracked.ends(1) == START_PER_ENDPOINT
 
 
+def test_a_policy_with_other_endpoints_changes_the_limit_in_proportion(
+    tracked: Tracked, revise: Callable[..., Policy], policy: Policy
+) -> None:
+    assert tracked.ends(40) == 2 * START_PER_ENDPOINT
+    known = policy.clusters["best"].frontends
+    wider = {key: replace(each, endpoints=(*each.endpoints, "10.0.0.9:8000")) for key, each in known.items()}
+
+    tracked.policies.append(revise(clusters={"best": {"capacity": AUTO, "frontends": wider}}))
+    assert tracked.tracker.limit("best") == 4 * START_PER_ENDPOINT
+    tracked.policies.append(tracked.policies[0])
+    assert tracked.tracker.limit("best") == 2 * START_PER_ENDPOINT
+
+
 def test_the_one_that_changes_the_limit_says_so(tracked: Tracked) -> None:
     told = []
     for _ in range(60):
