@@ -12,7 +12,7 @@ from bench.overload.response import Response
 from bench.overload.workload import Arrival
 
 PROMPT_TOKENS = (20, 200)
-ANSWER_TOKENS = (10, 60)
+ANSWER_TOKENS = (10, 40)
 _BREATH_SECONDS = 0.1
 _READ_BYTES = 65536
 
