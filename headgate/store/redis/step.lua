@@ -269,14 +269,9 @@ local function ask(q)
   return { 'granted' }
 end
 
--- Whether two claims of one waiter are held to the same limits.
-local function is_same(one, other)
-  for _, limit in ipairs({ 'tenant_limit', 'tier_limit', 'cluster_limit', 'cluster_token_limit' }) do
-    if one[limit] ~= other[limit] then
-      return false
-    end
-  end
-  return cmsgpack.pack(one.reserved or NOTHING) == cmsgpack.pack(other.reserved or NOTHING)
+-- Whether a claim had room that it has not under its new limits.
+local function makes_way(before, after)
+  return not first_full(before, NOTHING) and first_full(after, NOTHING)
 end
 
 -- Whether one of these could be served now: then the sidecar missed some news.
@@ -298,7 +293,7 @@ local function stand(cluster, claims)
   end
   for _, claim in ipairs(before and cmsgpack.unpack(before)[2] or NOTHING) do
     local now_standing = tags[claim.tag]
-    if not granted[claim.tag] and not (now_standing and is_same(claim, now_standing)) then
+    if not granted[claim.tag] and (not now_standing or makes_way(claim, now_standing)) then
       tell('', '', cluster)
     end
   end
