@@ -122,7 +122,7 @@ class AdmissionDesk:
         """Take one who leaves out of the queue; without effect for one who was served or told no."""
         if self._waiting.pop(waiter.ticket, None) is None:
             return
-        self.queue.leave(waiter)
+        self.queue.leave(waiter, _now())
         cluster = waiter.request.cluster or ""
         self._store.line_changed(cluster)
         if self.queue.depth(cluster):

@@ -10,6 +10,7 @@ import heapq
 import itertools
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from extproc.pace import Pace
@@ -99,6 +100,7 @@ class Lane:
             # A tenant with nothing waiting keeps no credit.
             self._ring.pop(tenant, None)
             self._aside.pop(tenant, None)
+            self.too_big.discard(tenant)
         elif was_head:
             self._note_head(line)
         if was_head and tenant in self.too_big:
@@ -144,29 +146,38 @@ class Lane:
         """Whether somebody waits for the cluster, and not for a release of its own tenant's."""
         return bool(self._ring or self.too_big)
 
-    def expected_wait_seconds(self, request: LeaseRequest, weight: float) -> float | None:
-        """How long a newcomer would wait, at the pace of late; None when that is unknown or nobody is before it."""
-        if self.oldest() is None or request.tenant in self._aside:
+    def expected_wait_seconds(self, request: LeaseRequest, weight: float, tokens_before: int = 0) -> float | None:
+        """How long a newcomer would wait, at the pace of late; None when that is unknown or nobody is before it.
+
+        Args:
+            tokens_before: what waits in other lanes that go first.
+        """
+        tenant = request.tenant
+        if not self.is_contended or (tenant in self._aside and tenant not in self.too_big):
             return None
-        own = self._ring.get(request.tenant)
+        own = self._ring.get(tenant) or self._aside.get(tenant)
         own_tokens = max(1, request.tokens) + (own.tokens if own is not None else 0)
         # While its tenant's line is served, every other gets its share of turns, or all it waits for.
         others = [
             min(line.tokens, own_tokens * line.weight / weight)
-            for line in itertools.islice(self._ring.values(), _LINES_LOOKED_AT)
+            for line in itertools.islice(self._contending(), _LINES_LOOKED_AT)
             if line is not own
         ]
-        many = len(self._ring) - (own is not None)
-        ahead = own_tokens + sum(others) * many / max(1, len(others))
+        many = len(self._ring) + len(self.too_big) - (own is not None)
+        ahead = tokens_before + own_tokens + sum(others) * many / max(1, len(others))
         return self.pace.seconds_for(ahead, max(request.tokens, self.tokens / self.length))
 
     def emptied_in_seconds(self) -> float | None:
         """How long serving all who wait for the cluster takes; None when that is unknown."""
-        if self.oldest() is None:
+        if not self.is_contended:
             return None
-        lines = list(itertools.islice(self._ring.values(), _LINES_LOOKED_AT))
-        tokens = sum(line.tokens for line in lines) * len(self._ring) / len(lines)
+        lines = list(itertools.islice(self._contending(), _LINES_LOOKED_AT))
+        tokens = sum(line.tokens for line in lines) * (len(self._ring) + len(self.too_big)) / len(lines)
         return self.pace.seconds_for(tokens, self.tokens / self.length)
+
+    def _contending(self) -> Iterator[_TenantLine]:
+        """The tenants that wait for the cluster: those that can be served, and those too big for the room left."""
+        return itertools.chain(self._ring.values(), (self._aside[tenant] for tenant in self.too_big))
 
     def stand_aside(self, tenant: str) -> None:
         line = self._ring.pop(tenant, None)
@@ -174,7 +185,14 @@ class Lane:
             line.had_turn = False
             self._aside[tenant] = line
 
+    def pass_over(self, tenant: str) -> None:
+        """Let others pass one whose request is too big for the room left; it still waits for the cluster."""
+        if tenant in self._ring:
+            self.stand_aside(tenant)
+            self.too_big.add(tenant)
+
     def come_back(self, tenant: str) -> None:
+        self.too_big.discard(tenant)
         line = self._aside.pop(tenant, None)
         if line is not None:
             self._ring[tenant] = line
@@ -190,7 +208,6 @@ class Lane:
         """Everybody can be served again."""
         for tenant in list(self._aside):
             self.come_back(tenant)
-        self.too_big.clear()
         self.is_full = self.is_held_back = False
 
     def _note_head(self, line: _TenantLine) -> None:

@@ -3,7 +3,8 @@
 A line per cluster and tier. Between tiers the better priority goes first, but a tier that starved for
 `STARVED_SECONDS` gets a slot now and then. Inside a tier, tenants share by deficit round robin on token cost
 and weight; inside a tenant, first come first served. Whoever is refused for a scope of its own (tenant, tier) stands
-aside until something of that scope is released, and holds up nobody else. Who cannot be served in time is not let in.
+aside until something of that scope is released, and holds up nobody else. Who is not likely to be served in time is
+not let in.
 
 Pure bookkeeping: nothing here waits or reads a clock.
 """
@@ -25,8 +26,9 @@ STARVED_GRANTS = 8
 """No more than one slot in so many goes to a starved tier, so that priorities hold however long an overload lasts."""
 PATIENT_SECONDS = 20.0
 """A request too big for the room left lets smaller ones pass for so long; then the room is kept for it."""
-TOO_LONG_MARGIN = 1.25
-"""How far the expected wait has to exceed the longest one allowed before nobody is let in."""
+SURE_SHARE = 0.5
+"""Of the longest wait allowed, what the expected one may be. The rest is for what cannot be foreseen: a wait in vain
+helps nobody, and a line twice as long serves no more."""
 _MAX_PASSED_FOR_TOKENS = 16
 """How many tenants whose request is too big for the room left are passed over before their tier is taken for full."""
 
@@ -46,7 +48,7 @@ class FairQueue:
         self._tickets = itertools.count()
         self._lanes: dict[str, dict[str, Lane]] = {}
         self._waiters: dict[int, Waiter] = {}
-        self._paces: defaultdict[tuple[str, str], Pace] = defaultdict(Pace)
+        self._paces: defaultdict[str, dict[str, Pace]] = defaultdict(dict)
         self._kept_for: dict[str, Waiter] = {}
         self._grants_in_order: defaultdict[str, int] = defaultdict(lambda: STARVED_GRANTS)
         self._full_tiers: set[str] = set()
@@ -63,28 +65,29 @@ class FairQueue:
         now: float,
         max_wait_seconds: float | None = None,
     ) -> Waiter | NoPlace:
-        """Stand at the end of the tier's line for the cluster, unless that is full or its turn comes clearly too late.
+        """Stand at the end of the tier's line for the cluster, unless that is full or its turn may come too late.
 
         Args:
             max_wait_seconds: this request's own patience; None for the tier's.
         """
         lane = self._lane_for(request, priority)
-        lane.pace.watch(now, is_contended=lane.is_contended, max_wait_seconds=queue.max_wait_seconds)
-        expected_seconds = lane.expected_wait_seconds(request, weight)
+        lane.pace.look_ahead(queue.max_wait_seconds)
+        self._watch(request.cluster or "", now)
+        expected_seconds = lane.expected_wait_seconds(request, weight, self._tokens_before(request, priority))
         patience_seconds = queue.max_wait_seconds if max_wait_seconds is None else max_wait_seconds
         if lane.length >= queue.max_depth or lane.size_bytes + size_bytes > queue.max_bytes:
             self._drop_if_empty(request)
             return NoPlace("queue_full", expected_seconds)
-        if expected_seconds is not None and expected_seconds > TOO_LONG_MARGIN * patience_seconds:
+        if expected_seconds is not None and expected_seconds > SURE_SHARE * patience_seconds:
             return NoPlace("queue_too_long", expected_seconds)
         ticket = next(self._tickets)
         waiter = Waiter(ticket=ticket, request=request, weight=weight, size_bytes=size_bytes, joined_at=now)
         lane.add(waiter)
-        lane.pace.watch(now, is_contended=lane.is_contended)
+        self._watch(request.cluster or "", now)
         self._waiters[ticket] = waiter
         return waiter
 
-    def leave(self, waiter: Waiter) -> None:
+    def leave(self, waiter: Waiter, now: float) -> None:
         """Leave the line, served or not. Leaving twice changes nothing."""
         if self._waiters.pop(waiter.ticket, None) is None:
             return
@@ -95,6 +98,7 @@ class FairQueue:
             del self._kept_for[cluster]
             for lane in self._lanes.get(cluster, {}).values():
                 lane.is_full = False
+        self._watch(cluster, now)
 
     def next(self, cluster: str, now: float) -> Waiter | None:
         """Whose turn it is at a cluster; None when nobody who could be served waits there."""
@@ -120,11 +124,9 @@ class FairQueue:
         is_in_order = lane is min(self._open_lanes(cluster), key=_rank, default=lane)
         self._grants_in_order[cluster] = self._grants_in_order[cluster] + 1 if is_in_order else 0
         lane.charge(waiter)
-        lane.pace.watch(now, is_contended=True)
-        lane.pace.served(waiter.cost_tokens)
+        self._count(cluster, lane, waiter.cost_tokens, now)
         lane.served_at = now
-        self.leave(waiter)
-        lane.pace.watch(now, is_contended=lane.is_contended)
+        self.leave(waiter, now)
 
     def refused(self, waiter: Waiter, scope: Scope, now: float) -> None:
         """The store said no to the one whose turn it was: who need not be asked again until something is released."""
@@ -135,7 +137,6 @@ class FairQueue:
         match scope:
             case Scope.TENANT:
                 lane.stand_aside(request.tenant)
-                lane.pace.watch(now, is_contended=lane.is_contended)
                 self._full_tenants[request.tenant].add(cluster)
             case Scope.TIER:
                 self._full_tiers.add(request.tier)
@@ -147,12 +148,12 @@ class FairQueue:
                 for other in self._lanes[cluster].values():
                     other.is_full = True
             case Scope.CLUSTER_TOKENS:
-                lane.stand_aside(request.tenant)
-                lane.too_big.add(request.tenant)
+                lane.pass_over(request.tenant)
                 lane.is_full = len(lane.too_big) >= _MAX_PASSED_FOR_TOKENS
         if scope is not Scope.CLUSTER_TOKENS and self._kept_for.get(cluster) is waiter:
             # It waits for something else now, and that room is of no use to it.
             del self._kept_for[cluster]
+        self._watch(cluster, now)
 
     def hold_back(self, waiter: Waiter) -> None:
         """The cluster has room, but not yet for this tier; it keeps its claim before lesser ones."""
@@ -176,8 +177,8 @@ class FairQueue:
         """There may be room at a cluster: all who wait for some can be asked again."""
         for lane in self._lanes.get(cluster, {}).values():
             lane.is_full = lane.is_held_back = False
-            while lane.too_big:
-                lane.come_back(lane.too_big.pop())
+            for tenant in list(lane.too_big):
+                lane.come_back(tenant)
 
     def has_claim(self, cluster: str, priority: int) -> bool:
         """Whether somebody of this or a better priority, who could be served, waits there: a newcomer stays behind."""
@@ -234,13 +235,39 @@ class FairQueue:
             if not lane.is_full and lane.tier not in self._full_tiers and lane.oldest() is not None
         ]
 
+    def _tokens_before(self, request: LeaseRequest, priority: int) -> int:
+        """What waits for the cluster in better tiers."""
+        lanes = self._lanes[request.cluster or ""].values()
+        return sum(lane.tokens for lane in lanes if lane.priority < priority and self._lacks_room(lane))
+
+    def _lacks_room(self, lane: Lane) -> bool:
+        """Whether it waits for the cluster, and not for a release of its own tier's or tenants'."""
+        return lane.is_contended and lane.tier not in self._full_tiers
+
+    def _watch(self, cluster: str, now: float) -> None:
+        """Who waits may have changed."""
+        lanes = self._lanes.get(cluster, {})
+        is_cluster_full = any(self._lacks_room(lane) for lane in lanes.values())
+        for tier, pace in self._paces[cluster].items():
+            lane = lanes.get(tier)
+            pace.watch(now, is_contended=is_cluster_full or (lane is not None and lane.is_contended))
+
+    def _count(self, cluster: str, served: Lane, tokens: int, now: float) -> None:
+        """A slot went to a lane: it counts for the tier, and for better ones of which nobody waited."""
+        lanes = self._lanes[cluster]
+        for tier, pace in self._paces[cluster].items():
+            lane = lanes.get(tier)
+            would_have_it = pace.priority <= served.priority and (lane is None or not lane.is_contended)
+            pace.served(tokens, now, is_own=lane is served or would_have_it)
+
     def _lane_for(self, request: LeaseRequest, priority: int) -> Lane:
         cluster, tier = request.cluster or "", request.tier
         lanes = self._lanes.setdefault(cluster, {})
         lane = lanes.get(tier)
         if lane is None:
-            lane = lanes[tier] = Lane(tier, self._paces[(cluster, tier)])
-        lane.priority = priority
+            pace = self._paces[cluster].setdefault(tier, Pace())
+            lane = lanes[tier] = Lane(tier, pace)
+        lane.priority = lane.pace.priority = priority
         return lane
 
     def _lane(self, request: LeaseRequest) -> Lane:

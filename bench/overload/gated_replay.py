@@ -198,7 +198,7 @@ class GatedReplay:
 
     def _give_up(self, visit: Visit, reason: str, now: float) -> None:
         if visit.waiter is not None and self._waiting.pop(visit.waiter.ticket, None) is not None:
-            self.queue.leave(visit.waiter)
+            self.queue.leave(visit.waiter, now)
             visit.reason, visit.refused_at = reason, now
             self.dispatch(now)
 

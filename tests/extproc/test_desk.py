@@ -402,7 +402,9 @@ async def test_one_who_waited_in_vain_is_told_when_those_still_waiting_will_have
     in_vain = desk.wait("in vain", joining(asking(), max_wait_seconds=0.01))
     in_forty_seconds = asyncio.get_running_loop().time() + 40.0
     # Nobody was served meanwhile.
-    desk.desk.queue._lanes["best"]["premium"].pace.watch(in_forty_seconds, is_contended=True, max_wait_seconds=10.0)
+    lane = desk.desk.queue._lanes["best"]["premium"]
+    lane.pace.look_ahead(10.0)
+    lane.pace.watch(in_forty_seconds, is_contended=True)
 
     answer = await in_vain.answered
 
@@ -705,7 +707,7 @@ async def test_a_wait_that_cannot_succeed_is_refused_at_once_with_the_time_it_wo
         desk.wait(str(number), joining(asking(tenant=f"t{number}"), max_wait_seconds=FOR_EVER))
     lane = desk.desk.queue._lanes["best"]["premium"]
     now = asyncio.get_running_loop().time()
-    lane.pace.watch(now + 40.0, is_contended=True, max_wait_seconds=10.0)
+    lane.pace.watch(now + 40.0, is_contended=True)
 
     place = Place.__new__(Place)
     place.answered = asyncio.get_running_loop().create_future()

@@ -186,6 +186,6 @@ def test_a_tier_that_waits_first_is_degraded_as_long_as_its_line_for_the_full_cl
     assert signals.is_degraded(premium, "best")
     waiter = queue.next("best", 0.0)
     assert waiter is not None
-    queue.leave(waiter)
+    queue.leave(waiter, 0.0)
     in_line(queue, "interactive")
     assert not signals.is_degraded(premium, "best")
