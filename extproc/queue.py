@@ -12,7 +12,9 @@ Pure bookkeeping: nothing here waits or reads a clock.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from extproc.lane import Lane, Waiter
@@ -96,13 +98,14 @@ class FairQueue:
         self._drop_if_empty(waiter.request)
         if self._kept_for.get(cluster) is waiter:
             del self._kept_for[cluster]
-            for lane in self._lanes.get(cluster, {}).values():
+            for lane in self._lanes_of(cluster):
                 lane.is_full = False
         self._watch(cluster, now)
 
     def next(self, cluster: str, now: float) -> Waiter | None:
         """Whose turn it is at a cluster; None when nobody who could be served waits there."""
-        lanes = self._open_lanes(cluster)
+        held_back_at = min((lane.priority for lane in self._lanes_of(cluster) if lane.is_held_back), default=math.inf)
+        lanes = [lane for lane in self._open_lanes(cluster) if lane.priority <= held_back_at]
         kept_for = self._kept_for.get(cluster)
         if kept_for is not None:
             kept_lane = self._lane(kept_for.request)
@@ -175,7 +178,7 @@ class FairQueue:
 
     def reopen(self, cluster: str) -> None:
         """There may be room at a cluster: all who wait for some can be asked again."""
-        for lane in self._lanes.get(cluster, {}).values():
+        for lane in self._lanes_of(cluster):
             lane.is_full = lane.is_held_back = False
             for tenant in list(lane.too_big):
                 lane.come_back(tenant)
@@ -183,7 +186,7 @@ class FairQueue:
     def has_claim(self, cluster: str, priority: int) -> bool:
         """Whether somebody of this or a better priority, who could be served, waits there: a newcomer stays behind."""
         claims = self._open_lanes(cluster)
-        claims += [lane for lane in self._lanes.get(cluster, {}).values() if lane.is_held_back]
+        claims += [lane for lane in self._lanes_of(cluster) if lane.is_held_back]
         if (kept_for := self._kept_for.get(cluster)) is not None:
             claims.append(self._lane(kept_for.request))
         return any(lane.priority <= priority for lane in claims)
@@ -195,9 +198,7 @@ class FairQueue:
 
     def claims_met_in_seconds(self, cluster: str, priority: int) -> float | None:
         """When those of this or a better priority who wait there will have been served; None when that is unknown."""
-        waits = [
-            lane.emptied_in_seconds() for lane in self._lanes.get(cluster, {}).values() if lane.priority <= priority
-        ]
+        waits = [lane.emptied_in_seconds() for lane in self._lanes_of(cluster) if lane.priority <= priority]
         return max((wait for wait in waits if wait is not None), default=None)
 
     def released_unheard(self) -> None:
@@ -210,7 +211,7 @@ class FairQueue:
 
     def heads(self, cluster: str) -> list[tuple[Waiter, int]]:
         """Who could be next at a cluster, a few for every tier, and how many wait in that tier."""
-        return [(waiter, lane.length) for lane in self._lanes.get(cluster, {}).values() for waiter in lane.heads()]
+        return [(waiter, lane.length) for lane in self._lanes_of(cluster) for waiter in lane.heads()]
 
     def clusters(self) -> list[str]:
         """Where somebody waits."""
@@ -218,7 +219,7 @@ class FairQueue:
 
     def depth(self, cluster: str) -> int:
         """How many wait for a cluster."""
-        return sum(lane.length for lane in self._lanes.get(cluster, {}).values())
+        return sum(lane.length for lane in self._lanes_of(cluster))
 
     def depths(self) -> dict[tuple[str, str], int]:
         """How many wait, by (cluster, tier)."""
@@ -227,11 +228,14 @@ class FairQueue:
     def __len__(self) -> int:
         return len(self._waiters)
 
+    def _lanes_of(self, cluster: str) -> Collection[Lane]:
+        return self._lanes.get(cluster, {}).values()
+
     def _open_lanes(self, cluster: str) -> list[Lane]:
         """Those with somebody who could be served."""
         return [
             lane
-            for lane in self._lanes.get(cluster, {}).values()
+            for lane in self._lanes_of(cluster)
             if not lane.is_full and lane.tier not in self._full_tiers and lane.oldest() is not None
         ]
 

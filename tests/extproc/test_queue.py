@@ -357,6 +357,22 @@ def test_one_that_waits_for_its_own_tenant_keeps_no_room() -> None:
     assert queue.next("best", PATIENT_SECONDS) is small
 
 
+def test_a_tier_held_back_keeps_its_claim_before_lesser_ones_that_wait_and_before_newcomers() -> None:
+    queue = FairQueue()
+    held_back = joined(queue, asking(tier="async"), priority=2)
+    joined(queue, asking(tier="batch"), priority=3)
+
+    queue.hold_back(held_back)
+    assert queue.next("best", 0.0) is None
+    assert queue.has_claim("best", 3)
+    better = joined(queue, asking(), priority=0)
+    assert queue.next("best", 0.0) is better
+    queue.granted(better, 0.0)
+
+    queue.reopen("best")
+    assert queue.next("best", 0.0) is held_back
+
+
 # a wait that cannot succeed
 
 TEN_SECONDS = Queue(max_wait_seconds=10.0, max_depth=1000)
