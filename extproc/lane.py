@@ -100,12 +100,10 @@ class Lane:
             # A tenant with nothing waiting keeps no credit.
             self._ring.pop(tenant, None)
             self._aside.pop(tenant, None)
-            self.too_big.discard(tenant)
         elif was_head:
             self._note_head(line)
         if was_head and tenant in self.too_big:
             # Whoever is behind it may fit.
-            self.too_big.discard(tenant)
             self.is_full = False
             self.come_back(tenant)
 

@@ -318,7 +318,7 @@ def test_those_behind_one_too_big_are_asked_when_it_leaves() -> None:
     queue.refused(big, Scope.CLUSTER_TOKENS, 0.0)
     assert queue.next("best", 0.0) is None
 
-    queue.leave(big)
+    queue.leave(big, 0.0)
 
     assert queue.next("best", 0.0) is small
 
@@ -331,7 +331,7 @@ def test_a_tier_full_of_requests_too_big_is_asked_again_when_one_of_them_leaves(
         queue.refused(waiter, Scope.CLUSTER_TOKENS, 0.0)
     assert waiter is None
 
-    queue.leave(big[3])
+    queue.leave(big[3], 0.0)
 
     assert queue.next("best", 0.0) is small
 
@@ -341,7 +341,7 @@ def test_one_that_leaves_from_behind_one_too_big_has_nobody_asked() -> None:
     big, behind = joined(queue, asking("acme", tokens=1000)), joined(queue, asking("acme"))
     queue.refused(big, Scope.CLUSTER_TOKENS, 0.0)
 
-    queue.leave(behind)
+    queue.leave(behind, 0.0)
 
     assert queue.next("best", 0.0) is None
 
