@@ -13,7 +13,7 @@ identity: [{{api_key: {{header: authorization}}}}]
 tenants:
 {tenants(acme="premium", globex="premium")}
 tiers:
-  premium: {{priority: 0, queue: {{max_wait: 30s, max_depth: 1000}}, on_overload: [queue, reject]}}
+  premium: {{priority: 0, queue: {{max_wait: 600s, max_depth: 1000}}, on_overload: [queue, reject]}}
 models: {{assistant: {{routes: [{{cluster: big}}]}}}}
 clusters:
   big: {{protocol: openai, model: m, endpoints: ["127.0.0.1:BIG"], capacity: {{requests: {LIMIT}}}}}

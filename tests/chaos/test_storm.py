@@ -34,9 +34,9 @@ identity: [{api_key: {header: authorization}}]
 tenants:
 %s
 tiers:
-  gold: {priority: 0, reserved: 0.2, concurrency: {tier: 80, tenant: 40}, queue: {max_wait: 40s, max_depth: 2000},
+  gold: {priority: 0, reserved: 0.2, concurrency: {tier: 80, tenant: 40}, queue: {max_wait: 600s, max_depth: 2000},
          on_overload: [queue, degrade, reject]}
-  silver: {priority: 1, concurrency: {tier: 50, tenant: 20}, queue: {max_wait: 40s, max_depth: 2000},
+  silver: {priority: 1, concurrency: {tier: 50, tenant: 20}, queue: {max_wait: 600s, max_depth: 2000},
            on_overload: [queue, reject]}
   bronze: {priority: 4, concurrency: {tier: 20, tenant: 8}, on_overload: [degrade, reject]}
 %s
@@ -45,7 +45,7 @@ clusters:
   big: {protocol: openai, model: m, endpoints: ["127.0.0.1:BIG"], capacity: {requests: 90, tokens: 100000}}
   small: {protocol: openai, model: s, endpoints: ["127.0.0.1:SMALL"], capacity: {requests: 40}}
 """
-DOOMED = """  doomed: {priority: 2, concurrency: {tier: 30, tenant: 30}, queue: {max_wait: 40s, max_depth: 2000},
+DOOMED = """  doomed: {priority: 2, concurrency: {tier: 30, tenant: 30}, queue: {max_wait: 600s, max_depth: 2000},
            on_overload: [queue, reject]}"""
 BEFORE = POLICY % (tenants(**TIERS), DOOMED)
 AFTER = POLICY % (tenants(**{**TIERS, "leaver": "silver"}), "")
