@@ -8,12 +8,14 @@ from msgspec.structs import replace
 
 from extproc.identity import Identity
 from extproc.inspection.request import InferenceRequest
-from extproc.routing import Destination, degraded_routes
+from extproc.routing import Destination, Signals, degraded_routes
 from headgate.policy.model import Cluster, Policy, Queue, Rung, Tier
 from headgate.store import LeaseRequest, Scope, whole_share
 
 RECOVERING = "cluster_recovering"
 """The reason of a request that was degraded because those just before it were."""
+UNAVAILABLE = "cluster_unavailable"
+"""The reason of one that was degraded because no server of its first choice takes requests."""
 BACKLOG_SHARE = 0.125
 """Of the tightest promised time to first token, that prompts of other tiers may fill before they have to wait."""
 _RELIEVED_BY_DEGRADING = (Scope.CLUSTER, Scope.CLUSTER_TOKENS)
@@ -94,11 +96,11 @@ def can_ever_fit(policy: Policy, identity: Identity, destination: Destination) -
 
 
 def cheaper_places(
-    policy: Policy, identity: Identity, request: InferenceRequest, first: Destination
+    policy: Policy, identity: Identity, request: InferenceRequest, first: Destination, signals: Signals
 ) -> Iterator[Destination]:
     """The cheaper places that could hold the request when idle; worked out when asked for, which is seldom."""
     for place in degraded_routes(policy, identity, request, first):
-        if can_ever_fit(policy, identity, place):
+        if can_ever_fit(policy, identity, place) and not signals.is_unavailable(place.cluster.name):
             yield place
 
 
@@ -116,18 +118,15 @@ class Ladder:
         self._cheaper = iter(cheaper)
         self._is_first_skipped = False
 
-    def start(self, *, is_degraded: bool) -> Destination:
-        """Where to try first.
-
-        Args:
-            is_degraded: the tier is being degraded at its first choice: a cheaper place goes before it, and before
-                any wait.
-        """
-        if not is_degraded or Rung.DEGRADE not in self._rungs or (place := next(self._cheaper, None)) is None:
+    def start(self, tier: Tier, signals: Signals) -> Destination:
+        """Where to try first: a cheaper place, before any wait too, while the tier is degraded at its first choice."""
+        name = self.first.cluster.name
+        is_degraded = signals.is_degraded(tier, name) and Rung.DEGRADE in self._rungs
+        if not is_degraded or (place := next(self._cheaper, None)) is None:
             return self.first
         self._rungs = [Rung.DEGRADE, *(rung for rung in self._rungs if rung is not Rung.DEGRADE)]
         self._is_first_skipped = True
-        return replace(place, reason=RECOVERING)
+        return replace(place, reason=UNAVAILABLE if signals.is_unavailable(name) else RECOVERING)
 
     def next(self, refused: Scope) -> Queue | Destination | None:
         """What to try after a refusal: wait (for the first choice), run there, or (None) be told no."""

@@ -250,14 +250,13 @@ class Exchange:
         found = find_route(self._policy, identity, request, self._headers, self._signals, self._region)
         if isinstance(found, NoDestination):
             return self._reject(refusal.not_served(found.reason, found.message))
-        cheaper = cheaper_places(self._policy, identity, request, found)
+        cheaper = cheaper_places(self._policy, identity, request, found, self._signals)
         ladder = Ladder(identity.tier.on_overload, place_to_wait(identity, found), found, cheaper)
         self._attempt = Attempt(request, body, found, ladder)
         if not can_ever_fit(self._policy, identity, found):
             room = idle_room_tokens(self._policy, identity, found.cluster) or 0
             return self._reject(refusal.too_long(found.charged_tokens, room))
-        is_degraded = self._signals.is_degraded(identity.tier, found.cluster.name)
-        self._attempt.destination = ladder.start(is_degraded=is_degraded)
+        self._attempt.destination = ladder.start(identity.tier, self._signals)
         return [AcquireLease(self._question(identity, self._attempt), identity.tier.priority)]
 
     def _question(self, identity: Identity, attempt: Attempt) -> LeaseRequest:

@@ -39,6 +39,9 @@ class Signals(Interface):
     def request_limit(self, cluster: Cluster) -> int | None:
         """How many requests the cluster runs at once, by policy or by experience."""
 
+    def is_unavailable(self, cluster: str) -> bool:
+        """Whether none of the cluster's servers takes requests."""
+
     def is_degraded(self, tier: Tier, cluster: str) -> bool:
         """Whether the tier is being sent to cheaper clusters instead."""
 

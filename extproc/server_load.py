@@ -13,11 +13,13 @@ class ServerLoad:
     Attributes:
         saturation: 0.0 idle .. 1.0 full.
         queue_depth: requests waiting inside the servers.
+        is_unavailable: all of them were asked lately, and none takes requests: each says so, or nobody is there.
     """
 
     saturation: float
     queue_depth: int
     age_seconds: float
+    is_unavailable: bool = False
 
 
 ServerLoads = Callable[[str], ServerLoad | None]

@@ -45,7 +45,7 @@ class ClusterSignals:
     def saturation(self, cluster: str) -> float:
         """0.0 idle .. 1.0 full: the fullest of requests, tokens and what its servers say.
 
-        A cluster without limits is full only by their word.
+        A cluster without limits is full only by their word. One of whose servers none takes requests is full.
         """
         known = self._policy().clusters.get(cluster)
         if known is None:
@@ -67,8 +67,15 @@ class ClusterSignals:
         """The policy's (of the request's own policy), or what was learnt."""
         return self._capacity.request_limit(cluster)
 
+    def is_unavailable(self, cluster: str) -> bool:
+        """Whether none of its servers takes requests; False while that is not known for certain."""
+        load = self._servers(cluster)
+        return load is not None and load.is_unavailable
+
     def is_degraded(self, tier: Tier, cluster: str) -> bool:
         """Whether the tier is being sent to cheaper clusters instead."""
+        if Rung.DEGRADE in tier.on_overload and self.is_unavailable(cluster):
+            return True
         if not self._degradations:
             return False
         is_free_to_wait = _waits_first(tier) and not self._queue.waits_for_cluster(cluster, tier.name)

@@ -67,6 +67,7 @@ def _triton(series: Series) -> Reading:
         slots=_whole(_over(sum, slots)),
         kv_cache_usage=_over(max, cache),
         gpu_utilization=_over(max, series.get(_GPU, [])),
+        is_triton_page=True,
     )
 
 

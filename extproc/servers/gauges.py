@@ -1,4 +1,7 @@
-"""What the model servers said, as metrics; a cluster whose servers said nothing lately has no series but its age."""
+"""What the model servers said, as metrics; a cluster whose servers said nothing lately has no series but its age.
+
+A server that is not there is one that is not ready.
+"""
 
 from __future__ import annotations
 

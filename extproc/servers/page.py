@@ -21,6 +21,10 @@ class NoReading(HeadgateError):  # noqa: N818  (says what happened)
     """Raised when a server answered, but not with anything that tells how it is."""
 
 
+class NobodyThere(NoReading):
+    """Raised when there is no server that could have answered."""
+
+
 class MetricsPage:
     """One server's page. `client` is shared by all of them; the caller bounds the time."""
 

@@ -10,13 +10,15 @@ import httpx
 
 from extproc.server_load import ServerLoad
 from extproc.servers.page import MetricsPage, NoReading
-from extproc.servers.reading import Reading, combine, saturation
+from extproc.servers.presence import or_nobody
+from extproc.servers.reading import Reading, combine, is_unavailable, saturation
 from extproc.servers.triton import TritonServer, load_client
 from extproc.servers.watch import Ask, Timing, Watch
 from headgate.policy.model import Cluster, MetricsAddress, Policy, Protocol
 
 _REUSED_SECONDS = 0.05
 _NO_WATCHES: tuple[Watch, ...] = ()
+_NOBODY = Reading(is_ready=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class ServerPoller:
             self._client = None
 
     def load(self, cluster: str) -> ServerLoad | None:
-        """How full the cluster's servers are by their own account; None when none of them said so lately.
+        """How full the cluster's servers are by their own account; None when that is not known lately.
 
         Rules ask for every request, and answers come once a second: so it is worked out now and then only.
         """
@@ -105,13 +107,19 @@ class ServerPoller:
         fresh = self._fresh(cluster)
         if not fresh:
             return None
-        reading = combine(fresh)
+        watches = self._by_cluster[cluster]
         return ServerLoad(
-            saturation=saturation(fresh), queue_depth=reading.waiting or 0, age_seconds=self.age_seconds(cluster)
+            saturation=saturation(fresh),
+            queue_depth=combine(fresh).waiting or 0,
+            age_seconds=self.age_seconds(cluster),
+            is_unavailable=is_unavailable([watch.fresh for watch in watches if not watch.is_nobody_there]),
         )
 
     def _fresh(self, cluster: str) -> list[Reading]:
-        return [fresh for watch in self._by_cluster.get(cluster, _NO_WATCHES) if (fresh := watch.fresh) is not None]
+        watches = self._by_cluster.get(cluster, _NO_WATCHES)
+        if watches and all(watch.is_nobody_there for watch in watches):
+            return [_NOBODY]
+        return [fresh for watch in watches if (fresh := watch.fresh) is not None]
 
     def _adjust(self, client: httpx.AsyncClient) -> None:
         for target in self._watches.keys() - set(self._wanted):
@@ -128,7 +136,7 @@ class ServerPoller:
 
     def _watch(self, target: _Target, client: httpx.AsyncClient) -> Watch:
         cluster = target.cluster
-        ask = self._question(target, client)
+        ask = or_nobody(target.place.address, self._question(target, client))
         return Watch(cluster, str(target.place), ask, self._timing, self._clock, lambda: self._failed(cluster))
 
     def _question(self, target: _Target, client: httpx.AsyncClient) -> Ask:

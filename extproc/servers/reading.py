@@ -22,6 +22,7 @@ class Reading:
         kv_cache_usage: used share of its key/value cache, 0.0 .. 1.0.
         gpu_utilization: of its busiest GPU, 0.0 .. 1.0.
         queue_seconds: mean time in its own queue, of requests since the reading before.
+        is_triton_page: a Triton's page is there whether or not its models are: its gRPC API tells.
     """
 
     is_ready: bool | None = None
@@ -31,6 +32,7 @@ class Reading:
     kv_cache_usage: float | None = None
     gpu_utilization: float | None = None
     queue_seconds: float | None = None
+    is_triton_page: bool = False
 
 
 def combine(readings: Sequence[Reading]) -> Reading:
@@ -56,6 +58,17 @@ def saturation(readings: Sequence[Reading]) -> float:
     cache = _mean(reading.kv_cache_usage for reading in readings)
     absent = _mean(0.0 if reading.is_ready else 1.0 for reading in readings if reading.is_ready is not None)
     return min(1.0, max(share or 0.0 for share in (queue, cache, absent)))
+
+
+def is_unavailable(readings: Sequence[Reading | None]) -> bool:
+    """Whether none of a cluster's servers takes requests, by what those say that are there.
+
+    Silence (None) is no such word: its server may be busy. Nor is a page that is there and tells of no readiness.
+    """
+    told = [reading for reading in readings if reading is None or not reading.is_triton_page]
+    if not told:
+        return not readings
+    return all(reading is not None and reading.is_ready is False for reading in told)
 
 
 def _total(values: Iterable[int | None]) -> int | None:

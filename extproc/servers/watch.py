@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from extproc.servers.page import NoReading
+from extproc.servers.page import NobodyThere, NoReading
 from extproc.servers.reading import Reading
 from headgate.logs import FIELDS
 
@@ -39,6 +39,7 @@ class Watch:
         self._clock = clock
         self._failed = failed
         self._heard_at = clock()
+        self._missed_at: float | None = None
         self._is_failing = False
         self._task: asyncio.Task[None] | None = None
 
@@ -62,6 +63,11 @@ class Watch:
         """The last answer, unless it is too old to count."""
         return self.reading if self.age_seconds <= self._timing.stale_seconds else None
 
+    @property
+    def is_nobody_there(self) -> bool:
+        """Whether there was no server when last asked, unless that is too long ago to count."""
+        return self._missed_at is not None and self._clock() - self._missed_at <= self._timing.stale_seconds
+
     async def _keep_asking(self, pause_seconds: float) -> None:
         while True:
             await self._look()
@@ -69,18 +75,22 @@ class Watch:
             pause_seconds = self._timing.interval_seconds
 
     async def _look(self) -> None:
+        missed_at, problem = None, None
         try:
             async with asyncio.timeout(self._timing.timeout_seconds):
                 self.reading = await self._ask()
-        except TimeoutError:
-            self._note(f"no answer within {self._timing.timeout_seconds:g} s")
-        except NoReading as error:
-            self._note(str(error))
-        except Exception as error:  # noqa: BLE001  (the outermost frame of a watch: no page may end it)
-            self._note(repr(error))
-        else:
             self._heard_at = self._clock()
-            self._note(None)
+        except TimeoutError:
+            problem = f"no answer within {self._timing.timeout_seconds:g} s"
+        except NobodyThere as error:
+            # What it said before does not hold for a server that is gone.
+            self.reading, missed_at, problem = None, self._clock(), str(error)
+        except NoReading as error:
+            problem = str(error)
+        except Exception as error:  # noqa: BLE001  (the outermost frame of a watch: no page may end it)
+            problem = repr(error)
+        self._missed_at = missed_at
+        self._note(problem)
 
     def _note(self, problem: str | None) -> None:
         """Count every failure; log only the first of a row, and its end."""

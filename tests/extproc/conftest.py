@@ -95,6 +95,7 @@ class StillSignals:
     leases: dict[tuple[Scope, str], int] = field(default_factory=dict)
     limits: dict[str, int] = field(default_factory=dict)
     degraded: dict[tuple[str, str], Scope] = field(default_factory=dict)
+    unavailable: set[str] = field(default_factory=set)
 
     def saturation(self, cluster: str) -> float:
         return self.saturations.get(cluster, 0.0)
@@ -108,8 +109,11 @@ class StillSignals:
     def request_limit(self, cluster: Cluster) -> int | None:
         return self.limits.get(cluster.name, cluster.capacity.requests)
 
+    def is_unavailable(self, cluster: str) -> bool:
+        return cluster in self.unavailable
+
     def is_degraded(self, tier: Tier, cluster: str) -> bool:
-        return (tier.name, cluster) in self.degraded
+        return (tier.name, cluster) in self.degraded or cluster in self.unavailable
 
     def begin_degrading(self, tier: Tier, cluster: str, scope: Scope) -> None:
         self.degraded[(tier.name, cluster)] = scope

@@ -11,12 +11,14 @@ from msgspec.structs import replace
 from extproc.admission import (
     Ladder,
     can_ever_fit,
+    cheaper_places,
     idle_room_tokens,
     passing_question,
     question,
     tenant_concurrency,
 )
 from extproc.identity import Identity
+from extproc.inspection.request import InferenceRequest
 from extproc.routing import Destination
 from headgate.policy.model import Capacity, Policy, Protocol, Queue, Rung, TenantLimits
 from headgate.store import Lease, LeaseRequest, Refused, Scope
@@ -246,9 +248,11 @@ def test_a_ladder_leaves_the_tiers_own_order_alone(policy: Policy) -> None:
 # a tier that is being degraded
 
 
-def steps_while_degraded(policy: Policy, rungs: list[Rung], refusals: list[Scope]) -> list[str]:
+def steps_while_degraded(policy: Policy, signals: Any, rungs: list[Rung], refusals: list[Scope]) -> list[str]:
+    signals.degraded[("premium", "best")] = Scope.CLUSTER
     ladder = Ladder(list(rungs), TWO_SECONDS, place(policy, "best"), [place(policy, "fast"), place(policy, "tiny")])
-    return [ladder.start(is_degraded=True).cluster.name, *(_told(ladder.next(scope)) for scope in refusals)]
+    start = ladder.start(policy.tiers["premium"], signals)
+    return [start.cluster.name, *(_told(ladder.next(scope)) for scope in refusals)]
 
 
 @pytest.mark.parametrize("scope", CLUSTER_SCOPES)
@@ -263,22 +267,48 @@ def steps_while_degraded(policy: Policy, rungs: list[Rung], refusals: list[Scope
     ],
 )
 def test_a_tier_that_is_being_degraded_tries_the_cheaper_places_first_and_leaves_no_room_unused(
-    policy: Policy, rungs: list[Rung], tried: list[str], scope: Scope
+    policy: Policy, signals: Any, rungs: list[Rung], tried: list[str], scope: Scope
 ) -> None:
-    assert steps_while_degraded(policy, rungs, [scope] * (len(tried) - 1)) == tried
+    assert steps_while_degraded(policy, signals, rungs, [scope] * (len(tried) - 1)) == tried
 
 
-def test_a_tier_that_is_being_degraded_waits_when_its_tenant_is_at_its_own_limit(policy: Policy) -> None:
-    assert steps_while_degraded(policy, [QUEUE, DEGRADE, REJECT], [Scope.TENANT]) == ["fast", "queue"]
+def test_a_tier_that_is_being_degraded_waits_when_its_tenant_is_at_its_own_limit(policy: Policy, signals: Any) -> None:
+    assert steps_while_degraded(policy, signals, [QUEUE, DEGRADE, REJECT], [Scope.TENANT]) == ["fast", "queue"]
 
 
-def test_the_reason_of_a_request_degraded_for_those_before_it_says_so(policy: Policy) -> None:
+def test_the_reason_of_a_request_degraded_for_those_before_it_says_so(policy: Policy, signals: Any) -> None:
+    signals.degraded[("premium", "best")] = Scope.CLUSTER
     ladder = Ladder([DEGRADE, REJECT], None, place(policy, "best"), [place(policy, "fast")])
 
-    assert ladder.start(is_degraded=True).reason == "cluster_recovering"
+    assert ladder.start(policy.tiers["premium"], signals).reason == "cluster_recovering"
 
 
-def test_a_tier_without_a_cheaper_place_starts_at_its_first_choice(policy: Policy) -> None:
+def test_the_reason_of_a_request_whose_first_choice_takes_none_says_that(policy: Policy, signals: Any) -> None:
+    signals.degraded[("premium", "best")] = Scope.CLUSTER
+    signals.unavailable.add("best")
+    ladder = Ladder([DEGRADE, REJECT], None, place(policy, "best"), [place(policy, "fast")])
+
+    start = ladder.start(policy.tiers["premium"], signals)
+
+    assert (start.cluster.name, start.reason) == ("fast", "cluster_unavailable")
+
+
+def test_a_tier_without_a_cheaper_place_starts_at_its_first_choice(policy: Policy, signals: Any) -> None:
+    signals.unavailable.add("best")
     ladder = Ladder([DEGRADE, REJECT], None, place(policy, "best"), [])
 
-    assert ladder.start(is_degraded=True) is ladder.first
+    assert ladder.start(policy.tiers["premium"], signals) is ladder.first
+
+
+@pytest.mark.parametrize(
+    ("unavailable", "left"), [([], ["fast", "tiny"]), (["fast"], ["tiny"]), (["fast", "tiny"], [])]
+)
+def test_a_cheaper_place_that_takes_no_requests_is_none(
+    policy: Policy, signals: Any, unavailable: list[str], left: list[str]
+) -> None:
+    signals.unavailable.update(unavailable)
+    request = InferenceRequest(protocol=Protocol.OPENAI, model="assistant", prompt_tokens=100)
+
+    places = cheaper_places(policy, as_tenant(policy, "acme"), request, place(policy, "best"), signals)
+
+    assert [each.cluster.name for each in places] == left

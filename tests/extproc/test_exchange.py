@@ -568,6 +568,39 @@ def test_the_first_refusal_begins_a_degradation_and_the_next_request_starts_degr
     assert report.decision.reason == "cluster_recovering"
 
 
+def test_a_request_starts_at_a_cheaper_cluster_and_says_why_while_its_own_takes_none(
+    policy: Policy, signals: Any
+) -> None:
+    signals.unavailable |= {"best", "fast"}
+    exchange = Exchange(policy, signals)
+    [acquire] = start(exchange)
+    [forward, report] = exchange.receive(LeaseGranted(LEASE), 0.002)
+
+    assert isinstance(acquire, AcquireLease)
+    assert acquire.request.cluster == "tiny"
+    assert isinstance(forward, Forward)
+    assert forward.decision.text == "degrade; reason=cluster_unavailable"
+    assert isinstance(report, Report)
+    assert (report.decision.verdict, report.decision.reason) == ("DEGRADE", "cluster_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("tenant", "unavailable"), [("acme", {"best", "fast", "tiny"}), ("hobby", {"standard"})], ids=["all", "no degrade"]
+)
+def test_where_nothing_cheaper_takes_requests_either_one_goes_where_it_always_went(
+    policy: Policy, signals: Any, tenant: str, unavailable: set[str]
+) -> None:
+    signals.unavailable |= unavailable
+    exchange = Exchange(policy, signals)
+    [acquire] = start(exchange, tenant)
+    [forward, _] = exchange.receive(LeaseGranted(LEASE), 0.002)
+
+    assert isinstance(acquire, AcquireLease)
+    assert acquire.request.cluster == ("best" if tenant == "acme" else "standard")
+    assert isinstance(forward, Forward)
+    assert forward.decision.verdict == "ADMIT"
+
+
 def test_a_degraded_tier_takes_the_room_its_first_choice_has_before_it_is_told_no(policy: Policy, signals: Any) -> None:
     signals.degraded[("interactive", "standard")] = Scope.CLUSTER
     exchange = Exchange(policy, signals)

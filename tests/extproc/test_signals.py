@@ -118,6 +118,41 @@ def test_a_cluster_is_as_full_as_the_fuller_of_what_we_know_and_what_it_says(
     assert (signals.saturation("best"), signals.queue_depth("best")) == (saturation, depth)
 
 
+GONE = ServerLoad(saturation=1.0, queue_depth=0, age_seconds=9.0, is_unavailable=True)
+
+
+@pytest.mark.parametrize(
+    ("tier", "load", "is_degraded"),
+    [("premium", GONE, True), ("interactive", GONE, True), ("best_effort", GONE, False), ("premium", None, False)],
+    ids=["waits first", "degrades first", "is never degraded", "nothing heard"],
+)
+def test_tiers_that_can_be_are_degraded_while_no_server_of_a_cluster_takes_requests(
+    policy: Policy, tier: str, load: ServerLoad | None, is_degraded: bool
+) -> None:
+    signals = heard(policy, load)
+
+    assert signals.is_degraded(policy.tiers[tier], "best") == is_degraded
+    assert signals.is_unavailable("best") == (load is GONE)
+    assert signals.saturation("best") == (1.0 if load else 0.0)
+
+
+def test_a_degradation_ends_with_the_absence_and_one_from_before_it_with_the_load(policy: Policy) -> None:
+    loads: list[ServerLoad | None] = [GONE]
+    store = MemoryStore(lambda: 0.0)
+    signals = ClusterSignals(lambda: policy, store, FairQueue(), lambda cluster: loads[-1])
+    leases, interactive = hold(store, 2), policy.tiers["interactive"]
+
+    assert signals.is_degraded(interactive, "best")
+    loads.append(None)
+    assert not signals.is_degraded(interactive, "best")
+    signals.begin_degrading(interactive, "best", Scope.CLUSTER)
+    loads.append(GONE)
+    store.release(leases[0])
+    assert signals.is_degraded(interactive, "best")
+    loads.append(None)
+    assert not signals.is_degraded(interactive, "best")
+
+
 def test_whoever_waits_in_the_servers_waits_for_the_cluster_too(policy: Policy) -> None:
     queue = FairQueue()
     in_line(queue, "premium")

@@ -22,12 +22,28 @@ class ScriptedServer:
     address: str = ""
     asked: list[str] = field(default_factory=list)
     silence: bool = False
+    listening: asyncio.Server | None = None
+    open: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    async def listen(self) -> None:
+        """Be there, at the same address as before."""
+        port = int(self.address.rpartition(":")[2] or 0)
+        self.listening = await asyncio.start_server(self.answer, "127.0.0.1", port)
+        self.address = f"127.0.0.1:{self.listening.sockets[0].getsockname()[1]}"
+
+    def close(self) -> None:
+        """Be gone: refuse connections, and hang up on those there are."""
+        if self.listening is not None:
+            self.listening.close()
+        for writer in self.open:
+            writer.close()
 
     @property
     def place(self) -> MetricsAddress:
         return MetricsAddress(self.address)
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open.add(writer)
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 path = head.split(b" ", 2)[1].decode()
@@ -41,23 +57,23 @@ class ScriptedServer:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
+            self.open.discard(writer)
             writer.close()
 
 
 @pytest.fixture
 async def start_server() -> AsyncIterator[Callable[..., Awaitable[ScriptedServer]]]:
-    listening: list[asyncio.Server] = []
+    started: list[ScriptedServer] = []
 
     async def start(**pages: str) -> ScriptedServer:
         scripted = ScriptedServer({f"/{path.replace('__', '/')}": page for path, page in pages.items()})
-        server = await asyncio.start_server(scripted.answer, "127.0.0.1", 0)
-        listening.append(server)
-        scripted.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await scripted.listen()
+        started.append(scripted)
         return scripted
 
     yield start
-    for server in listening:
-        server.close()
+    for scripted in started:
+        scripted.close()
 
 
 @pytest.fixture

@@ -47,7 +47,10 @@ NIM = "num_requests_running 5\nnum_requests_waiting 2\nnum_request_max 64\ngpu_c
 @pytest.mark.parametrize(
     ("page", "reading"),
     [
-        (TRITON, Reading(waiting=54, running=7, slots=8, kv_cache_usage=0.25, gpu_utilization=0.75)),
+        (
+            TRITON,
+            Reading(waiting=54, running=7, slots=8, kv_cache_usage=0.25, gpu_utilization=0.75, is_triton_page=True),
+        ),
         (TRTLLM_SERVE, Reading(waiting=4, running=16, slots=32, kv_cache_usage=0.5)),
         (VLLM, Reading(waiting=1, running=7, kv_cache_usage=0.5)),
         (VLLM.replace("kv_cache_usage", "gpu_cache_usage"), Reading(waiting=1, running=7, kv_cache_usage=0.5)),
@@ -62,7 +65,9 @@ def test_every_server_is_read_by_the_names_it_uses(page: str, reading: Reading) 
 def test_on_a_server_of_many_models_only_the_clusters_own_count() -> None:
     reading = read_page(TRITON, {"tensorrt_llm", "preprocessing"})
 
-    assert reading == Reading(waiting=5, running=7, slots=8, kv_cache_usage=0.25, gpu_utilization=0.75)
+    assert reading == Reading(
+        waiting=5, running=7, slots=8, kv_cache_usage=0.25, gpu_utilization=0.75, is_triton_page=True
+    )
 
 
 @pytest.mark.parametrize("page", ["", "# TYPE up gauge\nup 1\n", "<html><body>hello</body></html>"])

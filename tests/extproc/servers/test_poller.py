@@ -158,6 +158,78 @@ async def test_nobody_there_is_an_error_too(serving: Any, until: Any) -> None:
 
     async with polling(serving(gpu=[MetricsAddress("127.0.0.1:1")]), failed=failures.append) as poller:
         await until(lambda: failures)
+        assert poller.load("gpu").is_unavailable
+
+
+async def test_a_cluster_whose_servers_are_all_gone_is_unavailable_until_one_answers_again(
+    start_server: Any, serving: Any, until: Any
+) -> None:
+    servers = [await start_server(metrics=VLLM) for _ in range(2)]
+    metrics = Metrics()
+
+    async with polling(serving(gpu=[server.place for server in servers])) as poller:
+        show_servers(metrics, poller, TIMING)
+        await until(lambda: poller.load("gpu") and poller.load("gpu").queue_depth == 6)
+        assert _ready(metrics) is None
+        servers[0].close()
+        await until(lambda: poller.load("gpu").queue_depth == 3)
+        half = poller.load("gpu")
+        servers[1].close()
+        await until(lambda: poller.load("gpu").is_unavailable)
+        gone = (poller.load("gpu").saturation, poller.load("gpu").queue_depth, _ready(metrics))
+        await servers[0].listen()
+        await until(lambda: not poller.load("gpu").is_unavailable)
+        back = poller.load("gpu")
+
+    assert (half.is_unavailable, half.saturation) == (False, 0.6)
+    assert gone == (1.0, 0, 0.0)
+    assert (back.saturation, back.queue_depth) == (0.6, 3)
+
+
+async def test_a_server_that_falls_silent_is_not_gone_however_long_it_is(
+    start_server: Any, serving: Any, until: Any
+) -> None:
+    gone, slow, clock, failures = await start_server(), await start_server(), Clock(), Counter[str]()
+    gone.close()
+    slow.silence = True
+
+    policy = serving(gpu=[gone.place, slow.place], dead=[gone.place])
+    async with polling(policy, clock=clock, failed=lambda cluster: failures.update([cluster])) as poller:
+        await until(lambda: failures["gpu"] > 4 and poller.load("dead"))
+        assert poller.load("gpu") is None
+        assert poller.load("dead").is_unavailable
+
+
+@pytest.mark.parametrize("is_grpc", [False, True], ids=["a page", "gRPC"])
+async def test_a_server_that_is_gone_and_then_silent_is_not_known_to_be_gone(
+    start_server: Any, serving: Any, until: Any, is_grpc: bool
+) -> None:
+    server = await start_server()
+    server.close()
+
+    async with polling(serving(gpu=[MetricsAddress(server.address, is_grpc=is_grpc)])) as poller:
+        await until(lambda: poller.load("gpu"))
+        assert poller.load("gpu").is_unavailable
+        server.silence = True
+        await server.listen()
+        await until(lambda: poller.load("gpu") is None)
+
+
+async def test_that_a_server_is_gone_counts_until_it_is_stale(serving: Any, until: Any) -> None:
+    clock = Clock()
+    timing = replace(TIMING, interval_seconds=60.0)
+
+    async with polling(serving(gpu=[MetricsAddress("127.0.0.1:1")]), timing, clock) as poller:
+        await until(lambda: poller.load("gpu"))
+        clock.added_seconds = 61.0
+        assert poller.load("gpu") is None
+
+
+async def test_a_server_that_answers_nonsense_is_there(start_server: Any, serving: Any, until: Any) -> None:
+    server, failures = await start_server(), list[str]()
+
+    async with polling(serving(gpu=[server.place]), failed=failures.append) as poller:
+        await until(lambda: len(failures) > 1)
         assert poller.load("gpu") is None
 
 
@@ -241,7 +313,7 @@ async def test_a_real_triton_without_the_model_is_not_ready(triton: Any, serving
     async with polling(serving("nope", gpu=[grpc]), Timing(timeout_seconds=5.0)) as poller:
         await until(lambda: poller.reading("gpu"))
         assert poller.reading("gpu").is_ready is False
-        assert poller.load("gpu").saturation == 1.0
+        assert (poller.load("gpu").saturation, poller.load("gpu").is_unavailable) == (1.0, True)
 
 
 async def test_a_triton_that_is_gone_is_an_error(serving: Any, until: Any) -> None:
@@ -250,7 +322,11 @@ async def test_a_triton_that_is_gone_is_an_error(serving: Any, until: Any) -> No
 
     async with polling(serving(gpu=[grpc]), Timing(timeout_seconds=5.0), failed=failures.append) as poller:
         await until(lambda: failures)
-        assert poller.load("gpu") is None
+        assert poller.load("gpu").is_unavailable
+
+
+def _ready(metrics: Metrics) -> float | None:
+    return metrics.registry.get_sample_value("headgate_server_ready", {"cluster": "gpu"})
 
 
 async def _generate(client: httpx.AsyncClient) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from extproc.servers.iterations import read_iterations
-from extproc.servers.reading import Reading, combine, saturation
+from extproc.servers.reading import Reading, combine, is_unavailable, saturation
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,33 @@ from extproc.servers.reading import Reading, combine, saturation
 )
 def test_a_cluster_is_as_full_as_its_queues_its_caches_and_its_absences(readings: list[Reading], full: float) -> None:
     assert saturation(readings) == pytest.approx(full)
+
+
+READY, NOT_READY, TRITON_PAGE = Reading(is_ready=True), Reading(is_ready=False), Reading(is_triton_page=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ([], True),
+        ([NOT_READY], True),
+        ([NOT_READY, NOT_READY], True),
+        ([NOT_READY, TRITON_PAGE], True),
+        ([TRITON_PAGE], False),
+        ([READY, TRITON_PAGE], False),
+        ([NOT_READY, READY], False),
+        ([NOT_READY, Reading(waiting=0)], False),
+        ([READY], False),
+        ([Reading(waiting=500)], False),
+        ([Reading()], False),
+        ([NOT_READY, None], False),
+        ([None], False),
+    ],
+)
+def test_a_cluster_is_unavailable_when_nobody_there_is_ready_and_nobody_is_silent(
+    said: list[Reading | None], expected: bool
+) -> None:
+    assert is_unavailable(said) is expected
 
 
 def test_requests_add_up_and_shares_are_means_over_those_who_tell() -> None:
