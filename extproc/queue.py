@@ -100,6 +100,9 @@ class FairQueue:
             del self._kept_for[cluster]
             for lane in self._lanes_of(cluster):
                 lane.is_full = False
+        if not self._waiters:
+            self._full_tiers.clear()
+            self._full_tenants.clear()
         self._watch(cluster, now)
 
     def next(self, cluster: str, now: float) -> Waiter | None:
@@ -165,6 +168,8 @@ class FairQueue:
 
     def released(self, request: LeaseRequest) -> set[str]:
         """Something was released: those it may concern can be asked again. The clusters where somebody waits now."""
+        if not self._waiters:
+            return set()
         cluster = request.cluster or ""
         concerned = {cluster, *self._full_tenants.pop(request.tenant, ())}
         for other in concerned:
@@ -185,6 +190,8 @@ class FairQueue:
 
     def has_claim(self, cluster: str, priority: int) -> bool:
         """Whether somebody of this or a better priority, who could be served, waits there: a newcomer stays behind."""
+        if cluster not in self._lanes:
+            return False
         claims = self._open_lanes(cluster)
         claims += [lane for lane in self._lanes_of(cluster) if lane.is_held_back]
         if (kept_for := self._kept_for.get(cluster)) is not None:
