@@ -92,12 +92,12 @@ class Stack:
         shm_prefix = new_shm_prefix()
         self._exit.callback(remove_shared_memory, shm_prefix)
         self._exit.enter_context(self.supervisor)
-        for program in (
-            self._triton(triton, shm_prefix),
-            *(self._stand_in(name) for name in _STAND_INS),
-            self._sidecar(),
-            envoy_program(envoy, envoy_configuration, settings.ports.envoy_admin),
-        ):
+        self._run(self._triton(triton, shm_prefix), *(self._stand_in(name) for name in _STAND_INS))
+        # The sidecar last: while model servers start it rightly takes them for gone, and would route around them.
+        self._run(self._sidecar(), envoy_program(envoy, envoy_configuration, settings.ports.envoy_admin))
+
+    def _run(self, *programs: Program) -> None:
+        for program in programs:
             self.supervisor.start(program)
         self.supervisor.wait_ready(lambda name: self._announce(f"waiting for {name}"))
 
