@@ -16,7 +16,7 @@ from tests.chaos.script import Act
 from tests.chaos.stage import Shape, Sidecar, Stage, script, tenants, until
 from tests.chaos.upstream import Record
 
-STREAMS = 2800
+STREAMS = 3000
 LATE_STREAMS = 100
 DECISIONS = "headgate_decisions_total"
 TIERS = {
