@@ -1,4 +1,7 @@
-"""What can happen to a request (events, past tense) and what it can ask for (effects, imperative)."""
+"""What can happen to a request (events, past tense) and what it can ask for (effects, imperative).
+
+None of these values refers back to what refers to it, so the garbage collector need not look at them (`gc=False`).
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class Verdict(StrEnum):
 # Events
 
 
-class HeadersReceived(msgspec.Struct, frozen=True):
+class HeadersReceived(msgspec.Struct, frozen=True, gc=False):
     """The request line and headers.
 
     Attributes:
@@ -51,27 +54,27 @@ class HeadersReceived(msgspec.Struct, frozen=True):
     is_buffered: bool = False
 
 
-class BodyReceived(msgspec.Struct, frozen=True):
+class BodyReceived(msgspec.Struct, frozen=True, gc=False):
     """The request body or, of a duplex one, a piece of it."""
 
     body: bytes
     is_end: bool
 
 
-class OtherReceived(msgspec.Struct, frozen=True):
+class OtherReceived(msgspec.Struct, frozen=True, gc=False):
     """A message the decision does not depend on."""
 
     phase: Phase
 
 
-class LeaseGranted(msgspec.Struct, frozen=True):
+class LeaseGranted(msgspec.Struct, frozen=True, gc=False):
     """The store said yes, after this long in the queue (0.0: at once)."""
 
     lease: Lease
     waited_seconds: float = 0.0
 
 
-class LeaseRefused(msgspec.Struct, frozen=True):
+class LeaseRefused(msgspec.Struct, frozen=True, gc=False):
     """The store said no, or the queue gave up: then `queue_reason` says why."""
 
     scope: Scope
@@ -85,19 +88,19 @@ class LeaseRefused(msgspec.Struct, frozen=True):
         return self.queue_reason or self.scope.value
 
 
-class StoreFailed(msgspec.Struct, frozen=True):
+class StoreFailed(msgspec.Struct, frozen=True, gc=False):
     """The store gave no answer in time."""
 
     waited_seconds: float = 0.0
 
 
-class TokensCounted(msgspec.Struct, frozen=True):
+class TokensCounted(msgspec.Struct, frozen=True, gc=False):
     """All texts of the prompt counted exactly; None when that could not be done."""
 
     tokens: int | None
 
 
-class TurnedAway(msgspec.Struct, frozen=True):
+class TurnedAway(msgspec.Struct, frozen=True, gc=False):
     """The shell cannot go on with a request whose message still waits for an answer.
 
     `reason` is `shutting_down` or `internal_error`.
@@ -106,7 +109,7 @@ class TurnedAway(msgspec.Struct, frozen=True):
     reason: str
 
 
-class StreamEnded(msgspec.Struct, frozen=True):
+class StreamEnded(msgspec.Struct, frozen=True, gc=False):
     """Envoy closed the stream: the HTTP request is over, however it ended."""
 
 
@@ -125,7 +128,7 @@ Event = (
 # Effects
 
 
-class AcquireLease(msgspec.Struct, frozen=True):
+class AcquireLease(msgspec.Struct, frozen=True, gc=False):
     """Ask the store now; answered by `LeaseGranted`, `LeaseRefused` or `StoreFailed`.
 
     `priority` is the tier's: a request never passes one of the same or a better priority that waits.
@@ -135,7 +138,7 @@ class AcquireLease(msgspec.Struct, frozen=True):
     priority: int
 
 
-class JoinQueue(msgspec.Struct, frozen=True, kw_only=True):
+class JoinQueue(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Wait for a slot; answered like `AcquireLease`.
 
     Attributes:
@@ -158,20 +161,20 @@ class JoinQueue(msgspec.Struct, frozen=True, kw_only=True):
     outlasts_store: bool = True
 
 
-class CountTokens(msgspec.Struct, frozen=True):
+class CountTokens(msgspec.Struct, frozen=True, gc=False):
     """Count these texts, plain or JSON, by the `tokenizer.json` at this path; answered by `TokensCounted`."""
 
     path: str
     texts: tuple[str | msgspec.Raw, ...]
 
 
-class ReleaseLease(msgspec.Struct, frozen=True):
+class ReleaseLease(msgspec.Struct, frozen=True, gc=False):
     """Give the slot back."""
 
     lease: Lease
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was decided, for logs, metrics and traces; emitted once per request.
 
     `traceparent` is the header as the client sent it.
@@ -206,7 +209,7 @@ def decision_text(verdict: str, reason: str, wait_seconds: float = 0.0) -> str:
     return f"{text}; wait={wait_seconds * 1000:.0f}ms" if wait_seconds else text
 
 
-class Forward(msgspec.Struct, frozen=True, kw_only=True):
+class Forward(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Let the request go on.
 
     Attributes:
@@ -223,14 +226,14 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
     decision: Decision | None = None
 
 
-class SendBody(msgspec.Struct, frozen=True):
+class SendBody(msgspec.Struct, frozen=True, gc=False):
     """Send the model server this much more of a duplex body; `is_end` when it is all."""
 
     body: bytes
     is_end: bool
 
 
-class Respond(msgspec.Struct, frozen=True, kw_only=True):
+class Respond(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Answer the client from here; the request goes no further."""
 
     status: int
@@ -241,13 +244,13 @@ class Respond(msgspec.Struct, frozen=True, kw_only=True):
     decision: Decision | None = None
 
 
-class Continue(msgspec.Struct, frozen=True):
+class Continue(msgspec.Struct, frozen=True, gc=False):
     """Nothing to change in this phase."""
 
     phase: Phase
 
 
-class Report(msgspec.Struct, frozen=True):
+class Report(msgspec.Struct, frozen=True, gc=False):
     """Log and count the decision."""
 
     decision: Decision

@@ -52,7 +52,7 @@ _PRIORITY_TAKEN = {
 }
 
 
-class Rewrite(msgspec.Struct, frozen=True):
+class Rewrite(msgspec.Struct, frozen=True, gc=False):
     """The new path and body, ready for the wire; None where the client's own goes through as it is.
 
     Attributes:

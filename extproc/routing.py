@@ -49,7 +49,7 @@ class Signals(Interface):
         """The cluster had no room for a request of the tier, which is sent to a cheaper one."""
 
 
-class Destination(msgspec.Struct, frozen=True, kw_only=True):
+class Destination(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One place a request can run, and what its output is capped to there (None: no cap).
 
     Attributes:
@@ -70,7 +70,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     output_cap: int | None = None
 
 
-class NoDestination(msgspec.Struct, frozen=True):
+class NoDestination(msgspec.Struct, frozen=True, gc=False):
     """Why there is none: `protocol_not_served` or `no_route`."""
 
     reason: str
@@ -168,7 +168,7 @@ def _destination(
     )
 
 
-class _Asking(msgspec.Struct, frozen=True):
+class _Asking(msgspec.Struct, frozen=True, gc=False):
     """What a rule may ask about; see `RuleFacts`."""
 
     identity: Identity

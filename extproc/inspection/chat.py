@@ -16,13 +16,13 @@ USER = msgspec.Raw(b'"user"')
 """The role, as JSON: what follows the first text of the user's is new at every turn."""
 
 
-class _Message(msgspec.Struct):
+class _Message(msgspec.Struct, gc=False):
     role: msgspec.Raw = msgspec.Raw()
     content: msgspec.Raw = msgspec.Raw()
     tool_calls: msgspec.Raw = msgspec.Raw()
 
 
-class _Chat(Generating):
+class _Chat(Generating, gc=False):
     messages: list[_Message] = msgspec.field(default_factory=list)
     tools: list[msgspec.Raw] | None = None
     functions: list[msgspec.Raw] | None = None

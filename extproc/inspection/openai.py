@@ -32,7 +32,7 @@ _MAX_STREAM_OPTIONS_BYTES = 1024
 _MAX_SERVICE_TIER_CHARACTERS = 64
 
 
-class Generating(msgspec.Struct):
+class Generating(msgspec.Struct, gc=False):
     """The fields every one of these requests may have; what is only edited, never read, stays raw."""
 
     model: str

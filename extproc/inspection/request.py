@@ -26,8 +26,8 @@ class RequestError(Exception):
         super().__init__(message)
 
 
-class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What decisions know of a request.
+class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What decisions know of a request; like all values of the data path it is on no cycle (`gc=False`).
 
     Attributes:
         prompt_bytes: all text of the prompt, in bytes as sent: UTF-8, JSON's escapes as they are written.

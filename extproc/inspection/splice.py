@@ -17,7 +17,7 @@ from extproc.inspection.json import decode
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _WINDOW_BYTES = 1024
 """How far into each end to read; bounds the work of a body made to be slow."""
-_USUAL_WINDOW_BYTES = 256
+_USUAL_WINDOW_BYTES = 128
 """How far the fields at the end mostly reach; the way there is what reading them costs."""
 
 # A key without escapes and a value that is no deeper than one level. Never backtracks into what it has matched.

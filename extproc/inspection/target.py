@@ -28,7 +28,7 @@ class Operation(StrEnum):
     OTHER = "other"
 
 
-class Target(msgspec.Struct, frozen=True):
+class Target(msgspec.Struct, frozen=True, gc=False):
     """A method and path as parsed.
 
     Attributes:

@@ -23,7 +23,7 @@ class Scope(StrEnum):
     CLUSTER_TOKENS = "cluster_tokens"
 
 
-class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True):
+class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One atomic question: may this request run there now?
 
     Attributes:
@@ -54,7 +54,7 @@ class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True):
     waiting_since: float | None = None
 
 
-class Lease(msgspec.Struct, frozen=True):
+class Lease(msgspec.Struct, frozen=True, gc=False):
     """A granted request; `id` is unique in its store for ever."""
 
     id: int
@@ -62,14 +62,14 @@ class Lease(msgspec.Struct, frozen=True):
     granted_at: float
 
 
-class Refused(msgspec.Struct, frozen=True):
+class Refused(msgspec.Struct, frozen=True, gc=False):
     """The first scope that had no room, and when it may have some (seconds from now)."""
 
     scope: Scope
     retry_after_seconds: float
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """What is in flight on one cluster."""
 
     requests: int
