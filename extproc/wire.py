@@ -25,7 +25,7 @@ from extproc.events import (
     SendBody,
 )
 from extproc.headers import Headers
-from extproc.wire_format import nested, tag_of
+from extproc.wire_format import head, nested, tag_of
 from headgate.pb import ext_proc_pb2 as pb
 from headgate.transport import RpcError, StatusCode
 
@@ -92,10 +92,13 @@ def _forward(forward: Forward) -> bytes:
     mutation = _header_options(forward.set_headers)
     if forward.remove_headers:
         mutation += pb.HeaderMutation(remove_headers=forward.remove_headers).SerializeToString()
-    common = nested(_HEADER_MUTATION, mutation)
-    if forward.body is not None:
-        common += nested(_BODY_MUTATION, nested(_NEW_BODY, forward.body))
-    return nested(_PHASES[forward.phase], nested(_COMMON, common + _CLEAR_ROUTE_CACHE))
+    before, after = nested(_HEADER_MUTATION, mutation), _CLEAR_ROUTE_CACHE
+    if forward.body is None:
+        return nested(_PHASES[forward.phase], nested(_COMMON, before + after))
+    before += head(_BODY, len(forward.body))
+    size = len(before) + len(forward.body) + len(after)
+    # Joined once: each step on the way would copy a body that may be long.
+    return b"".join((head((_PHASES[forward.phase], _COMMON), size), before, forward.body, after))
 
 
 def _send_body(body: bytes, *, is_end: bool) -> bytes:
@@ -131,9 +134,8 @@ def _header_option(name: str, value: str) -> bytes:
 _PHASES = {phase: tag_of(pb.ProcessingResponse, phase) for phase in Phase}
 _COMMON = tag_of(pb.HeadersResponse, "response")
 _HEADER_MUTATION = tag_of(pb.CommonResponse, "header_mutation")
-_BODY_MUTATION = tag_of(pb.CommonResponse, "body_mutation")
+_BODY = (tag_of(pb.CommonResponse, "body_mutation"), tag_of(pb.BodyMutation, "body"))
 _CLEAR_ROUTE_CACHE = pb.CommonResponse(clear_route_cache=True).SerializeToString()
-_NEW_BODY = tag_of(pb.BodyMutation, "body")
 
 
 def _continue(phase: Phase) -> bytes:

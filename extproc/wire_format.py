@@ -12,34 +12,37 @@ from google.protobuf.message import Message
 
 def nested(tag: bytes, payload: bytes) -> bytes:
     """A length-delimited field."""
-    size = len(payload)
-    if size <= 0x7F:
-        return tag + _SHORT[size] + payload
-    if size <= 0x3FFF:
-        return tag + bytes((size & 0x7F | 0x80, size >> 7)) + payload
-    length = bytearray()
-    while size > 0x7F:
-        length.append(size & 0x7F | 0x80)
-        size >>= 7
-    length.append(size)
-    return tag + length + payload
+    return tag + _varint(len(payload)) + payload
 
 
 @functools.lru_cache(maxsize=4096)
 def head(tags: tuple[bytes, ...], size: int) -> bytes:
     """What stands before a payload of so many bytes in fields within fields, the outermost tag first.
 
-    Between two tags there may be what comes before the inner one: a tag is then longer than a byte or two.
+    A tag may begin with what stands before it in the field around it.
     """
-    payload = bytes(size)
+    before = b""
     for tag in reversed(tags):
-        payload = nested(tag, payload)
-    return payload[: len(payload) - size]
+        before = tag + _varint(size + len(before)) + before
+    return before
 
 
 def tag_of(message: type[Message], field: str) -> bytes:
     """What stands before a length-delimited field of the message."""
     return bytes([message.DESCRIPTOR.fields_by_name[field].number << 3 | 2])
+
+
+def _varint(number: int) -> bytes:
+    if number <= 0x7F:
+        return _SHORT[number]
+    if number <= 0x3FFF:
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 _SHORT = [bytes([size]) for size in range(0x80)]

@@ -178,7 +178,7 @@ def test_forward_overwrites_headers_and_routes_anew(phase: Phase) -> None:
     assert not response.HasField("dynamic_metadata")
 
 
-@pytest.mark.parametrize("body", [b"", b'{"model":"llama"}', b"\x00\xff"])
+@pytest.mark.parametrize("body", [b"", b"x" * 127, b"y" * 20_000, b"z" * 3_000_000, b'{"model":"llama"}', b"\x00\xff"])
 def test_a_new_body_is_written_whole_and_never_streamed(body: bytes) -> None:
     response = pb.ProcessingResponse.FromString(build_response(Forward(phase=Phase.REQUEST_BODY, body=body)))
 
