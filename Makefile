@@ -21,6 +21,8 @@ lint: $(READY)
 bench-%: $(READY)
 	$(BIN)/python -m bench.$*
 
+bench-overload: $(VENV)/.drawing
+
 protos: $(READY)
 	$(BIN)/python protos/generate.py
 
@@ -30,6 +32,7 @@ envoy: $(READY)
 lock: $(READY)
 	$(BIN)/uv pip compile -q pyproject.toml --extra redis --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/runtime.txt
 	$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra local --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/dev.txt
+	$(BIN)/uv pip compile -q pyproject.toml --extra bench -c requirements/dev.txt --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/bench.txt
 	$(BIN)/uv pip compile -q requirements/triton.in --no-deps --generate-hashes --no-annotate --no-header --python-version 3.11 -o requirements/triton.txt
 
 clean:
@@ -40,4 +43,8 @@ $(READY): requirements/dev.txt pyproject.toml
 	@echo "installing the locked dependencies into $(VENV) (about a minute the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.drawing: $(READY) requirements/bench.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	@touch $@
