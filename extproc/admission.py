@@ -45,7 +45,7 @@ def question(policy: Policy, identity: Identity, destination: Destination, reque
         tier_limit=identity.tier.tier_concurrency,
         cluster_limit=request_limit,
         cluster_token_limit=capacity.tokens,
-        reserved={name: tier.reserved for name, tier in policy.tiers.items() if tier.reserved},
+        reserved=policy.reservations,
         prompt_tokens=destination.prompt_tokens,
         prompt_tokens_per_second=None if per_minute is None else per_minute / 60.0,
         max_backlog_seconds=None if per_minute is None else max_backlog_seconds(policy, identity.tier),

@@ -5,11 +5,13 @@ Its route, its tier and what it costs stay what they were. Knows no queue and no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from headgate.policy.model import Cluster, Policy
+from extproc.admission import tenant_concurrency
+from extproc.identity import Identity
+from headgate.policy.model import Cluster, Policy, Tenant
 from headgate.store import LeaseRequest
 
 
@@ -31,17 +33,12 @@ class TermsInForce:
         tier, cluster = policy.tiers.get(request.tier), policy.clusters.get(request.cluster or "")
         if tier is None or cluster is None:
             return request
-        tenant = policy.tenants.get(request.tenant)
-        own_limit = None if tenant is None else tenant.limits.concurrency
+        tenant = policy.tenants.get(request.tenant) or Tenant(name=request.tenant, tier=tier.name)
         return replace(
             request,
-            tenant_limit=tier.tenant_concurrency if own_limit is None else own_limit,
+            tenant_limit=tenant_concurrency(Identity(tenant, tier)),
             tier_limit=tier.tier_concurrency,
             cluster_limit=self._request_limit(cluster),
             cluster_token_limit=cluster.capacity.tokens,
-            reserved=_reserved(policy),
+            reserved=policy.reservations,
         )
-
-
-def _reserved(policy: Policy) -> Mapping[str, float]:
-    return {name: tier.reserved for name, tier in policy.tiers.items() if tier.reserved}

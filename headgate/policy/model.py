@@ -292,6 +292,7 @@ class Policy:
         version: first 12 hex digits of the sha256 of the file's bytes.
         tenants_by_key: sha256 hex digest of an API key -> tenant name.
         rules: evaluates the conditions of this policy's routes.
+        reservations: tier name -> its reserved share of every cluster, of those that have one.
     """
 
     version: str
@@ -307,6 +308,12 @@ class Policy:
         init=False, repr=False, compare=False, default_factory=dict
     )
     _served: dict[tuple[Protocol, str], bool] = field(init=False, repr=False, compare=False, default_factory=dict)
+    reservations: Mapping[str, float] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Every request asks for them.
+        reservations = {name: tier.reserved for name, tier in self.tiers.items() if tier.reserved}
+        object.__setattr__(self, "reservations", reservations)
 
     def routing_table(self, model: str, protocol: Protocol, operation: str) -> RoutingTable:
         """The routes of a model whose cluster takes such a request, in order; worked out once."""
