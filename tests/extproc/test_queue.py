@@ -378,7 +378,7 @@ def test_a_tier_held_back_keeps_its_claim_before_lesser_ones_that_wait_and_befor
 TEN_SECONDS = Queue(max_wait_seconds=10.0, max_depth=1000)
 
 
-def served_every(queue: FairQueue, gap_seconds: float, *, until: float, start: float = 0.0) -> float:
+def served_every(queue: FairQueue, gap_seconds: float, *, until: float, start: float = 0.0, priority: int = 0) -> float:
     """One served and another come, again and again: the line stays as long as it is. The time afterwards."""
     now = start
     while now < until:
@@ -386,7 +386,7 @@ def served_every(queue: FairQueue, gap_seconds: float, *, until: float, start: f
         waiter = queue.next("best", now)
         assert waiter is not None
         queue.granted(waiter, now)
-        joined(queue, waiter.request, limits=TEN_SECONDS, now=now)
+        joined(queue, waiter.request, priority=priority, limits=TEN_SECONDS, now=now)
     return now
 
 
@@ -541,13 +541,7 @@ def test_what_waits_in_better_tiers_is_before_a_newcomer_and_what_waits_in_lesse
     queue = FairQueue()
     for _ in range(4):
         joined(queue, asking(tier="batch"), priority=3, limits=TEN_SECONDS)
-    now = 0.0
-    for _ in range(20):
-        now += 0.5
-        waiter = queue.next("best", now)
-        assert waiter is not None
-        queue.granted(waiter, now)
-        joined(queue, waiter.request, priority=3, limits=TEN_SECONDS, now=now)
+    now = served_every(queue, 0.5, until=10.0, priority=3)
     assert isinstance(ask_batch(queue, now=now), Waiter)
 
     for _ in range(40):

@@ -331,8 +331,8 @@ async def test_what_is_left_after_those_who_go_first_is_for_the_next(sidecar: St
     assert isinstance(await ask(one, replace(REQUEST, **wide)), Refused)
 
 
-async def test_one_who_leaves_makes_way_for_those_behind(sidecar: Start) -> None:
-    one, other = await sidecar(**PATIENT), await sidecar(**PATIENT)
+async def one_behind_another(one: RedisStore, other: RedisStore) -> tuple[OneLine, OneLine]:
+    """A free slot that is the first's, at the other sidecar, and so not the second's."""
     held = [await granted(one), await granted(one)]
     first = OneLine(other, waiting(seconds=5.0))
     await first.stand()
@@ -342,6 +342,12 @@ async def test_one_who_leaves_makes_way_for_those_behind(sidecar: Start) -> None
     one.release(held[0])
     await until(lambda: not second.is_asking)
     assert not second.served
+    return first, second
+
+
+async def test_one_who_leaves_makes_way_for_those_behind(sidecar: Start) -> None:
+    one, other = await sidecar(**PATIENT), await sidecar(**PATIENT)
+    first, second = await one_behind_another(one, other)
 
     first.leave()
 
@@ -350,15 +356,7 @@ async def test_one_who_leaves_makes_way_for_those_behind(sidecar: Start) -> None
 
 async def test_one_who_may_not_run_any_more_makes_way_for_those_behind(sidecar: Start) -> None:
     one, other = await sidecar(**PATIENT), await sidecar(**PATIENT)
-    held = [await granted(one), await granted(one)]
-    first = OneLine(other, waiting(seconds=5.0))
-    await first.stand()
-    second = OneLine(one, waiting())
-    await second.stand()
-    first.is_asking = True
-    one.release(held[0])
-    await until(lambda: not second.is_asking)
-    assert not second.served
+    first, second = await one_behind_another(one, other)
 
     first.waiting[0] = replace(first.waiting[0], tenant_limit=1)
     other.line_changed("best")
