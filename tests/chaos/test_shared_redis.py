@@ -101,7 +101,10 @@ async def test_what_a_stopped_sidecar_had_admitted_counts_until_its_lease_is_ove
     await until(lambda: _share(known), "the sidecars know of each other")
     await stage.record("close")
     coming = visits(COMING // 4)
-    await stage.send(cast.port, coming)
+    # Both have some: the first of a crowd could all be one sidecar's.
+    await stage.send(cast.port, coming[:LIMIT])
+    await until(lambda: _is_full(stage), "every slot is used")
+    await stage.send(cast.port, coming[LIMIT:])
     await until(lambda: _stands(stage, known, COMING // 4 - LIMIT), "one limit for both")
 
     process.send(signal.SIGTERM)
