@@ -1,17 +1,20 @@
-"""Routing conditions: CEL expressions, type-checked when the policy loads and evaluated for each request.
+"""Routing conditions: CEL expressions, type-checked when the policy loads and asked for each request.
 
 The one place that knows the CEL library. Variables and functions are those a policy author may use; their values
-come in as `RuleFacts`. An expression that fails at run time (a division by zero, say) does not hold.
+come in as `RuleFacts`, and CEL is run only for those not seen before (`headgate.policy.decisive`). An expression that
+fails at run time (a division by zero, say) does not hold.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cel_expr_python import cel
+
+from headgate.policy.decisive import Ask, decisive_facts
 
 VARIABLES: Mapping[str, Any] = {
     "tenant": cel.Type.STRING,
@@ -32,6 +35,8 @@ VARIABLES: Mapping[str, Any] = {
     "session": cel.Type.STRING,
     "region": cel.Type.STRING,
 }
+_NUMBERS = frozenset(name for name, kind in VARIABLES.items() if kind == cel.Type.INT)
+_MAX_ANSWERS = 4096
 _CLUSTER_ARGUMENT = re.compile(r"\b(?:saturation|queue_depth)\s*\(\s*(['\"])(.*?)\1")
 _WORD = re.compile(r"[A-Za-z_]+")
 _NUMBER = re.compile(r"(?<![\w.])[0-9]{1,15}(?![\w.])")
@@ -39,7 +44,7 @@ _STATUS = re.compile(r"([A-Z_]+): (.*) \[\1\]", re.DOTALL)
 
 
 class RuleFacts(Protocol):
-    """What a rule may ask about one request; answers at once."""
+    """What a rule may ask about one request; answers at once, whatever the name."""
 
     def variable(self, name: str) -> object:
         """The value of a name of `VARIABLES`."""
@@ -90,12 +95,16 @@ class RuleTable:
         otherwise: the index of the rule that always holds; None without one.
         mentions: every variable any of the conditions may ask for.
         first: all conditions as one expression for the index of the first that holds.
+        asks: for the facts its answer depends on; None when nobody can tell.
+        answers: those given before, by these facts.
     """
 
     conditions: tuple[Rule, ...]
     otherwise: int | None
     mentions: tuple[str, ...]
     first: Any
+    asks: list[Ask] | None
+    answers: dict[Hashable, int | None] = field(default_factory=dict)
 
 
 class RuleEngine:
@@ -141,12 +150,23 @@ class RuleEngine:
             otherwise=end if end < len(rules) else None,
             mentions=tuple(sorted(frozenset[str]().union(*[rule.mentions for rule in conditions]))),
             first=self._first(conditions) if conditions else None,
+            asks=decisive_facts([rule.source for rule in conditions], VARIABLES, _NUMBERS),
         )
 
     def first_match(self, table: RuleTable, facts: RuleFacts) -> int | None:
         """The index of the first rule that holds."""
         if not table.conditions:
             return table.otherwise
+        if table.asks is None:
+            return self._evaluate(table, facts)
+        known, answers = tuple([ask(facts) for ask in table.asks]), table.answers
+        if known not in answers:
+            if len(answers) >= _MAX_ANSWERS:
+                answers.clear()
+            answers[known] = self._evaluate(table, facts)
+        return answers[known]
+
+    def _evaluate(self, table: RuleTable, facts: RuleFacts) -> int | None:
         self._facts = facts
         try:
             index = self._index(table, facts)
