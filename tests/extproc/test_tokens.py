@@ -137,3 +137,10 @@ def test_texts_put_together_cost_what_they_cost_apart(one: str, other: str) -> N
 def test_no_padding_makes_a_text_smaller(text: str, padding: str) -> None:
     assert estimate_tokens(text + padding) >= estimate_tokens(text)
     assert estimate_tokens(padding + text) >= estimate_tokens(text)
+
+
+@pytest.mark.parametrize("length", [1, 727, 728, 729, 1455, 1456, 1457, 20_000, 32 * 1024])
+def test_every_byte_of_a_short_text_counts_at_its_price(length: int) -> None:
+    assert estimate_tokens("j" * length) == length + 1
+    assert estimate_tokens("e" * length) == length * 2 // 9 + 1
+    assert estimate_tokens("j" + "e" * (length - 1)) == (90 + (length - 1) * 20) // 90 + 1
