@@ -14,13 +14,17 @@ from typing import TypeVar
 from extproc.desk import AdmissionDesk, Answer, Waiting
 from extproc.events import (
     AcquireLease,
+    Continue,
     CountTokens,
     Decision,
     Effect,
     Event,
+    Forward,
     JoinQueue,
     ReleaseLease,
     Report,
+    Respond,
+    SendBody,
     StreamEnded,
     TokensCounted,
     TurnedAway,
@@ -138,25 +142,25 @@ class RequestConversation:
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case CountTokens(path, texts):
-                    self._has_question = True
-                    self._count(path, texts, lambda tokens: self._answered(TokensCounted(tokens)))
                 case AcquireLease():
                     self._has_question = True
                     self._desk.acquire(effect, self._answered)
+                case Continue() | Forward() | Respond() | SendBody():
+                    reply = build_response(effect, self._decision_seconds)
+                    self._unanswered -= 1
+                    self._call.send(reply)
+                case Report(decision):
+                    self._report(decision, self._decision_seconds)
+                case ReleaseLease(lease):
+                    self._desk.release(lease)
+                case CountTokens(path, texts):
+                    self._has_question = True
+                    self._count(path, texts, lambda tokens: self._answered(TokensCounted(tokens)))
                 case JoinQueue() if self._is_interrupted:
                     self._turn_away("shutting_down")
                 case JoinQueue():
                     self._has_question = True
                     self._waiting = self._desk.wait(effect, self._answered) or self._waiting
-                case ReleaseLease(lease):
-                    self._desk.release(lease)
-                case Report(decision):
-                    self._report(decision, self._decision_seconds)
-                case _:
-                    reply = build_response(effect, self._decision_seconds)
-                    self._unanswered -= 1
-                    self._call.send(reply)
 
     def _answered(self, answer: Answer | TokensCounted) -> None:
         """Go on with the desk's answer; when the stream is over by now, the exchange gives a lease back."""

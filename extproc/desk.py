@@ -59,7 +59,7 @@ class AdmissionDesk:
             retry_after_seconds = _retry_after(self.queue.claims_met_in_seconds(cluster, effect.priority))
             answer(LeaseRefused(Scope.CLUSTER, retry_after_seconds))
             return
-        held_back_seconds = self._prefill.excess_seconds(effect.request, _now())
+        held_back_seconds = self._held_back_seconds(effect.request)
         if held_back_seconds:
             answer(LeaseRefused(Scope.CLUSTER, _retry_after(held_back_seconds)))
             return
@@ -167,7 +167,7 @@ class AdmissionDesk:
 
     def _is_held_back(self, waiter: Waiter) -> bool:
         """Whether prompts before it have to be computed first; then all of its tier wait until they are."""
-        excess_seconds = self._prefill.excess_seconds(waiter.request, _now())
+        excess_seconds = self._held_back_seconds(waiter.request)
         if not excess_seconds:
             return False
         self.queue.hold_back(waiter)
@@ -176,6 +176,15 @@ class AdmissionDesk:
             self._held_back.add(cluster)
             asyncio.get_running_loop().call_later(excess_seconds, self._on_computed, cluster)
         return True
+
+    def _held_back_seconds(self, request: LeaseRequest) -> float:
+        """How long prompts before it hold a request back."""
+        # Few clusters say how fast they are; for the others not even the clock is asked.
+        return 0.0 if request.prompt_tokens_per_second is None else self._prefill.excess_seconds(request, _now())
+
+    def _note_sent(self, request: LeaseRequest) -> None:
+        if request.prompt_tokens_per_second is not None:
+            self._prefill.sent(request, _now())
 
     def _on_computed(self, cluster: str) -> None:
         self._held_back.discard(cluster)
@@ -224,7 +233,7 @@ class AdmissionDesk:
             # Left while the store made up its mind.
             self.release(lease)
             return
-        self._prefill.sent(lease.request, _now())
+        self._note_sent(lease.request)
         self.queue.granted(waiter, _now())
         self._store.line_changed(waiter.request.cluster or "")
         waiting.timer.cancel()
@@ -235,7 +244,7 @@ class AdmissionDesk:
             return StoreFailed()
         if isinstance(outcome, Refused):
             return LeaseRefused(outcome.scope, outcome.retry_after_seconds)
-        self._prefill.sent(outcome.request, _now())
+        self._note_sent(outcome.request)
         return LeaseGranted(outcome)
 
 

@@ -114,12 +114,14 @@ class Exchange:
                 return self._on_headers(event)
             case BodyReceived(body, is_end):
                 return self._on_body(body, is_end=is_end)
+            case LeaseGranted():
+                return self._on_granted(event)
+            case StreamEnded():
+                return self._on_end()
             case OtherReceived(Phase.REQUEST_TRAILERS) if self._stream and not (self._is_decided or self._attempt):
                 return self._on_body(b"", is_end=True)
             case OtherReceived(phase):
                 return [Continue(phase)]
-            case LeaseGranted():
-                return self._on_granted(event)
             case LeaseRefused():
                 return self._on_refused(event, now)
             case StoreFailed(waited_seconds):
@@ -131,8 +133,6 @@ class Exchange:
             case TurnedAway(reason):
                 self._is_decided = False
                 return self._reject(refusal.turned_away(reason))
-            case StreamEnded():
-                return self._on_end()
 
     # who, and is it worth reading the body
 
