@@ -30,6 +30,7 @@ from headgate.policy.model import (
 _FORWARDED_CERTIFICATE = "x-forwarded-client-cert"
 _CERTIFICATE_FIELD = re.compile(r'\s*([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^;,"]*)([;,]|$)')
 _MAX_CLAIMS_CHARACTERS = 32 * 1024
+_USUAL_KEY_CHARACTERS = 256
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -106,11 +107,22 @@ def _by_key(source: ApiKeyIdentity, policy: Policy, headers: Headers) -> Identit
             return None
     if not value:
         return None
-    # Only digests are compared, by hash look-up: how long that takes tells nothing of the key.
-    tenant = policy.tenants_by_key.get(hashlib.sha256(value.strip().encode()).hexdigest())
+    # Keys are only looked up, by their hash: how long that takes tells nothing of any other.
+    tenant = policy.tenants_by_key.get(_digest(value.strip()))
     if tenant is None:
         return Unidentified("invalid_credential", "The API key is not known.")
     return _named(policy, tenant, None)
+
+
+def _digest(key: str) -> str:
+    return _remembered_sha256(key) if len(key) <= _USUAL_KEY_CHARACTERS else _sha256(key)
+
+
+def _sha256(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+_remembered_sha256 = functools.lru_cache(maxsize=1024)(_sha256)
 
 
 def _by_certificate(source: MtlsIdentity, policy: Policy, headers: Headers) -> Identity | Unidentified | None:

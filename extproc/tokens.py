@@ -17,9 +17,9 @@ import random
 import string
 from zlib import adler32
 
-# In ninetieths of a token, so that sums are exact.
-_TOKEN = 90
-_WORD_PRICE, _CAPITAL_PRICE, _SYMBOL_PRICE, _RARE_PRICE, _BACKSLASH_PRICE = 20, 54, 60, 90, 45
+# In eighteenths of a token, so that sums are exact.
+_TOKEN = 18
+_WORD_PRICE, _CAPITAL_PRICE, _SYMBOL_PRICE, _RARE_PRICE, _BACKSLASH_PRICE = 4, 11, 12, 18, 9
 _SUMMED_AT_ONCE = 65_520 // _RARE_PRICE
 """So many bytes never sum up to Adler-32's modulus (RFC 1950, 9)."""
 
