@@ -1,4 +1,4 @@
-"""One policy that fits on a page, ways to revise it, and clusters whose state a test sets by hand."""
+"""One policy that fits on a page, ways to revise it, clusters whose state a test sets by hand, and a desk."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from headgate.policy.load import load_policy
 from headgate.policy.model import Cluster, Policy, Tier
 from headgate.store import Scope
+from tests.extproc.desks import Desk
 
 REVISE = Callable[..., Policy]
 
@@ -128,3 +129,8 @@ def signals() -> StillSignals:
 def idle_signals() -> StillSignals:
     """For tests that ask many times and change nothing."""
     return StillSignals()
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
