@@ -1,17 +1,24 @@
-"""One policy that fits on a page, ways to revise it, clusters whose state a test sets by hand, and a desk."""
+"""One policy that fits on a page, ways to revise it, clusters set by hand, a desk and a served service."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import grpc.aio
 import pytest
+import pytest_asyncio
 
+from extproc.routing import Signals
 from headgate.policy.load import load_policy
 from headgate.policy.model import Cluster, Policy, Tier
 from headgate.store import Scope
+from headgate.store.memory import MemoryStore
+from headgate.transport import Server
 from tests.extproc.desks import Desk
+from tests.extproc.sidecars import START, Sidecar
 
 REVISE = Callable[..., Policy]
 
@@ -134,3 +141,27 @@ def idle_signals() -> StillSignals:
 @pytest.fixture
 def desk() -> Desk:
     return Desk()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def start(policy: Policy, new_server: Callable[..., Server]) -> AsyncIterator[START]:
+    running: list[Sidecar] = []
+
+    async def start(
+        changed: Policy = policy, *, store: MemoryStore | None = None, signals: Signals | None = None
+    ) -> Sidecar:
+        sidecar = Sidecar(changed, store or MemoryStore(time.monotonic), signals, new_server)
+        address = await sidecar.server.start()
+        sidecar.channel = grpc.aio.insecure_channel(address)
+        running.append(sidecar)
+        return sidecar
+
+    yield start
+    for sidecar in running:
+        await sidecar.channel.close()
+        await sidecar.server.drain(0)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def sidecar(start: START) -> Sidecar:
+    return await start()
