@@ -66,6 +66,7 @@ from headgate.store import Lease, LeaseRequest
 from headgate.transport import StatusCode
 
 _NO_HEADERS, _NO_TARGET = Headers(()), Target(None, Operation.OTHER)
+_HEADERS, _BODY = Phase.REQUEST_HEADERS, Phase.REQUEST_BODY
 
 
 class Exchange:
@@ -87,7 +88,7 @@ class Exchange:
         self._headers = _NO_HEADERS
         self._target = _NO_TARGET
         self._identity: Identity | None = None
-        self._phase = Phase.REQUEST_HEADERS
+        self._phase = _HEADERS
         self._uncounted: tuple[InferenceRequest, bytes] | None = None
         self._attempt: Attempt | None = None
         self._stream: MessageStream | None = None
@@ -137,8 +138,8 @@ class Exchange:
     # who, and is it worth reading the body
 
     def _on_headers(self, received: HeadersReceived) -> list[Effect]:
-        if self._is_decided or self._phase is Phase.REQUEST_BODY:
-            return [Continue(Phase.REQUEST_HEADERS)]
+        if self._is_decided or self._phase is _BODY:
+            return [Continue(_HEADERS)]
         self._headers = headers = received.headers
         self._is_buffered = received.is_buffered
         self._target = parse_target(headers.get(":method"), headers.get(":path"))
@@ -153,14 +154,14 @@ class Exchange:
         if received.is_duplex:
             self._stream = MessageStream(headers.get(GRPC_ENCODING_HEADER), identity.tier.max_body_bytes)
             return []
-        return [Continue(Phase.REQUEST_HEADERS)]
+        return [Continue(_HEADERS)]
 
     def _on_other_request(self, identity: Identity) -> list[Effect]:
         model = self._target.model
         if model is not None and model not in self._policy.models:
             return self._reject(refusal.unknown_model(model))
         if self._target.is_model_question:
-            return [Continue(Phase.REQUEST_HEADERS)]
+            return [Continue(_HEADERS)]
         if self._target.operation is Operation.METADATA:
             return self._answer_metadata(identity)
         return [AcquireLease(passing_question(identity), identity.tier.priority)]
@@ -180,8 +181,8 @@ class Exchange:
             return self._on_piece(self._identity, self._stream, body, is_end=is_end)
         if self._is_decided or self._is_body_complete:
             # Envoy may deliver the last chunk twice (envoyproxy/envoy#46237).
-            return [Continue(Phase.REQUEST_BODY)]
-        self._phase = Phase.REQUEST_BODY
+            return [Continue(_BODY)]
+        self._phase = _BODY
         if self._identity is None:
             # An Envoy told to skip the request headers; nobody is known to let through.
             return self._reject(refusal.turned_away("internal_error"))
@@ -283,7 +284,8 @@ class Exchange:
             self._is_decided = False
             return self._reject(refusal.unreadable(error))
         verdict = Verdict.QUEUE if waited_seconds else Verdict.ADMIT
-        verdict = Verdict.DEGRADE if destination.is_degraded else verdict
+        if destination.is_degraded:
+            verdict = Verdict.DEGRADE
         decided = self._decision(verdict, destination.reason, 200, waited_seconds)
         attempt.forget_prompt()
         forward = Forward(

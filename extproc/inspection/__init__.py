@@ -18,6 +18,15 @@ from headgate.policy.model import Protocol
 
 __all__ = ["inspect"]
 
+_BODIES = {
+    Operation.CHAT: inspect_chat,
+    Operation.COMPLETION: inspect_completion,
+    Operation.EMBEDDINGS: inspect_embeddings,
+    Operation.RESPONSES: inspect_responses,
+    Operation.MESSAGES: inspect_messages,
+}
+"""The operations whose body says all there is to know."""
+
 
 def inspect(target: Target, headers: Headers, body: bytes) -> InferenceRequest:
     """Read a whole request body, or of a stream its first message: plain, as `content.plain_body` gives it.
@@ -25,20 +34,10 @@ def inspect(target: Target, headers: Headers, body: bytes) -> InferenceRequest:
     Raises:
         RequestError: the body is not what its path promises.
     """
+    if (read := _BODIES.get(target.operation)) is not None:
+        return read(body)
     if target.protocol is Protocol.KSERVE_GRPC:
         return kserve_grpc.inspect_message(body, stream=target.operation is Operation.STREAM_INFER)
-    match target.operation:
-        case Operation.CHAT:
-            return inspect_chat(body)
-        case Operation.COMPLETION:
-            return inspect_completion(body)
-        case Operation.EMBEDDINGS:
-            return inspect_embeddings(body)
-        case Operation.RESPONSES:
-            return inspect_responses(body)
-        case Operation.MESSAGES:
-            return inspect_messages(body)
-        case Operation.INFER:
-            return triton.inspect_infer(target, headers, body)
-        case _:
-            return triton.inspect_generate(target, body)
+    if target.operation is Operation.INFER:
+        return triton.inspect_infer(target, headers, body)
+    return triton.inspect_generate(target, body)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import compress
 from operator import attrgetter
-from typing import Any
 
 import msgspec
 
@@ -62,19 +61,27 @@ def build(
     body: Generating,
     *,
     limits: Mapping[str, Limit],
+    prompt_bytes: int,
+    prompt_tokens: int,
+    overhead_tokens: int,
+    messages: int,
+    texts: tuple[str | msgspec.Raw, ...],
+    opening: tuple[str | msgspec.Raw, ...],
+    tools: int = 0,
+    images: int = 0,
+    audio_seconds: float = 0.0,
+    has_output: bool = True,
     n: int | None = None,
     prompts: int = 1,
     protocol: Protocol = Protocol.OPENAI,
     session: str | None = None,
-    **counts: Any,
 ) -> InferenceRequest:
-    """The request from its body.
+    """The request from its body; what is not named here is as in `InferenceRequest`.
 
     Args:
         limits: the output limits the dialect has, the one that wins first.
         prompts: how many prompts the body holds; each is answered `n` times.
         session: the dialect's own name for what its requests belong together by.
-        counts: further attributes of the request.
 
     Raises:
         RequestError: a limit or `n` is out of range.
@@ -111,5 +118,14 @@ def build(
         service_tier=tier,
         fields=frozenset(fields),
         stream_options=bytes(body.stream_options),
-        **counts,
+        prompt_bytes=prompt_bytes,
+        prompt_tokens=prompt_tokens,
+        overhead_tokens=overhead_tokens,
+        messages=messages,
+        texts=texts,
+        opening=opening,
+        tools=tools,
+        images=images,
+        audio_seconds=audio_seconds,
+        has_output=has_output,
     )

@@ -45,18 +45,19 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     @property
     def is_inference(self) -> bool:
         """Whether the request runs a model, and so needs a cluster."""
-        return self.operation not in (Operation.METADATA, Operation.OTHER)
+        return self.operation not in _RUNS_NO_MODEL
 
     @property
     def is_model_question(self) -> bool:
         """Whether the body names the model that is asked about, without running it."""
-        return self.operation is Operation.METADATA and self.rest in _KSERVE_MODEL_QUESTIONS
+        return self.rest in _KSERVE_MODEL_QUESTIONS and self.operation is Operation.METADATA
 
     def path_for(self, model: str) -> str:
         """The same Triton path for the model's name on its cluster."""
         return f"/v2/models/{quote(model, safe='')}{self.rest}"
 
 
+_RUNS_NO_MODEL = frozenset({Operation.METADATA, Operation.OTHER})
 _INFERENCE = {
     "/v1/chat/completions": Target(Protocol.OPENAI, Operation.CHAT),
     "/v1/completions": Target(Protocol.OPENAI, Operation.COMPLETION),
