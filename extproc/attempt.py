@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 from msgspec.structs import replace
 
 from extproc.admission import Ladder
@@ -17,8 +16,7 @@ from headgate.policy.model import Queue
 from headgate.store import LeaseRequest, Scope
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, gc=False):
     """What changes of it on the way.
 
     Attributes:

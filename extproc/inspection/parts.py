@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -46,12 +45,11 @@ _MAX_DEPTH = 8
 """Blocks within blocks: a tool's result may hold blocks, and nothing known nests deeper than that."""
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(msgspec.Struct, gc=False):
     """What a prompt holds, added up piece by piece; texts are JSON strings, schemas any other JSON the model reads."""
 
-    texts: list[msgspec.Raw] = field(default_factory=list)
-    schemas: list[msgspec.Raw] = field(default_factory=list)
+    texts: list[msgspec.Raw] = []
+    schemas: list[msgspec.Raw] = []
     prompt_bytes: int = 0
     images: int = 0
     audio_seconds: float = 0.0
