@@ -118,9 +118,11 @@ def degraded_routes(
 
 def capped_output_tokens(asked: int | None, tier: OutputTokens, route_limit: int | None) -> int | None:
     """What the client asked for (or the tier's default), under the tightest of the caps; None without any."""
-    limits = [limit for limit in (tier.max, route_limit) if limit is not None]
-    wanted = asked if asked is not None else tier.default
-    return min([*limits, wanted]) if wanted is not None else min(limits, default=None)
+    tokens = asked if asked is not None else tier.default
+    for limit in (tier.max, route_limit):
+        if limit is not None and (tokens is None or limit < tokens):
+            tokens = limit
+    return tokens
 
 
 _API = {

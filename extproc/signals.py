@@ -51,8 +51,8 @@ class ClusterSignals:
         if known is None:
             return 0.0
         usage, load = self._store.usage(cluster), self._servers(cluster)
-        shares = (_share(usage.requests, self.request_limit(known)), _share(usage.tokens, known.capacity.tokens))
-        return min(1.0, max(*shares, load.saturation if load else 0.0))
+        own = max(_share(usage.requests, self.request_limit(known)), _share(usage.tokens, known.capacity.tokens))
+        return min(1.0, own if load is None else max(own, load.saturation))
 
     def queue_depth(self, cluster: str) -> int:
         """Requests waiting for the cluster, here and in its servers."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from itertools import starmap
 
 from google.protobuf.message import DecodeError
 
@@ -25,7 +26,7 @@ from extproc.events import (
     SendBody,
 )
 from extproc.headers import Headers
-from extproc.wire_format import head, nested, tag_of
+from extproc.wire_format import head, tag_of
 from headgate.pb import ext_proc_pb2 as pb
 from headgate.transport import RpcError, StatusCode
 
@@ -89,16 +90,15 @@ def _headers(headers: pb.HeaderMap) -> Headers:
 
 
 def _forward(forward: Forward) -> bytes:
-    mutation = _header_options(forward.set_headers)
+    mutation, body = _header_options(forward.set_headers), forward.body
     if forward.remove_headers:
         mutation += pb.HeaderMutation(remove_headers=forward.remove_headers).SerializeToString()
-    before, after = nested(_HEADER_MUTATION, mutation), _CLEAR_ROUTE_CACHE
-    if forward.body is None:
-        return nested(_PHASES[forward.phase], nested(_COMMON, before + after))
-    before += head(_BODY, len(forward.body))
-    size = len(before) + len(forward.body) + len(after)
+    before, after = head(_HEADER_MUTATION, len(mutation)) + mutation, _CLEAR_ROUTE_CACHE
+    if body is None:
+        return head(_COMMON[forward.phase], len(before) + len(after)) + before + after
+    before += head(_BODY, len(body))
     # Joined once: each step on the way would copy a body that may be long.
-    return b"".join((head((_PHASES[forward.phase], _COMMON), size), before, forward.body, after))
+    return b"".join((head(_COMMON[forward.phase], len(before) + len(body) + len(after)), before, body, after))
 
 
 def _send_body(body: bytes, *, is_end: bool) -> bytes:
@@ -121,7 +121,7 @@ def _respond(respond: Respond) -> bytes:
 
 
 def _header_options(headers: Mapping[str, str]) -> bytes:
-    return b"".join([_header_option(name, value) for name, value in headers.items()])
+    return b"".join(starmap(_header_option, headers.items()))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -131,9 +131,8 @@ def _header_option(name: str, value: str) -> bytes:
     return pb.HeaderMutation(set_headers=[option]).SerializeToString()
 
 
-_PHASES = {phase: tag_of(pb.ProcessingResponse, phase) for phase in Phase}
-_COMMON = tag_of(pb.HeadersResponse, "response")
-_HEADER_MUTATION = tag_of(pb.CommonResponse, "header_mutation")
+_COMMON = {phase: (tag_of(pb.ProcessingResponse, phase), tag_of(pb.HeadersResponse, "response")) for phase in Phase}
+_HEADER_MUTATION = (tag_of(pb.CommonResponse, "header_mutation"),)
 _BODY = (tag_of(pb.CommonResponse, "body_mutation"), tag_of(pb.BodyMutation, "body"))
 _CLEAR_ROUTE_CACHE = pb.CommonResponse(clear_route_cache=True).SerializeToString()
 
