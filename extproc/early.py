@@ -6,6 +6,7 @@ from extproc import refusal
 from extproc.admission import tenant_concurrency
 from extproc.events import HeadersReceived
 from extproc.identity import Identity
+from extproc.inspection.compression import UNREADABLE
 from extproc.inspection.content import ENCODING_HEADER, is_readable
 from extproc.inspection.target import Operation, Target
 from extproc.refusal import Refusal
@@ -33,8 +34,7 @@ def refuse_early(
     if size is not None and size > limit:
         return refusal.too_large(size, limit)
     if not is_readable(headers):
-        text = "A request body may be compressed with gzip or deflate, and with nothing else."
-        return refusal.bad_request(text, ENCODING_HEADER, 415)
+        return refusal.bad_request(UNREADABLE, ENCODING_HEADER, 415)
     if received.is_end:
         return refusal.bad_request("The request has no body; a JSON object is expected.")
     if received.is_duplex and target.operation is not Operation.STREAM_INFER:

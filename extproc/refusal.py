@@ -12,6 +12,7 @@ import math
 import msgspec
 from msgspec.structs import replace
 
+from extproc.inspection.compression import ACCEPTED
 from extproc.inspection.request import RequestError
 from headgate.policy.model import Protocol
 from headgate.store import Scope
@@ -63,7 +64,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
         headers["x-headgate-decision"] = f"reject; reason={self.reason}"
         if self.status == 415:
             # RFC 9110, 15.5.16; gRPC's compression document asks for the same under its own name.
-            headers["grpc-accept-encoding" if is_grpc else "accept-encoding"] = "gzip, deflate"
+            headers["grpc-accept-encoding" if is_grpc else "accept-encoding"] = ACCEPTED
         if self.retry_after_seconds is None:
             # openai clients retry every 429 unless told otherwise.
             no_retry = {"grpc-retry-pushback-ms": "-1"} if is_grpc else {"x-should-retry": "false"}

@@ -10,6 +10,9 @@ import zlib
 from extproc.inspection.request import RequestError
 
 ENCODINGS = ("gzip", "x-gzip", "deflate")
+ACCEPTED = "gzip, deflate"
+"""As `accept-encoding` lists them."""
+UNREADABLE = "A request may be compressed with gzip or deflate, and with nothing else."
 _GZIP_BITS = 16 + zlib.MAX_WBITS
 _RAW_DEFLATE_BITS = -zlib.MAX_WBITS
 _MAX_MEMBERS = 64
@@ -29,8 +32,7 @@ def decompress(data: bytes, encoding: str, limit_bytes: int) -> bytes:
         case "deflate":
             return _deflate(data, limit_bytes)
         case _:
-            message = "The request is compressed in a way that is not supported; gzip and deflate are."
-            raise RequestError(message, param="content-encoding", status=415)
+            raise RequestError(UNREADABLE, param="content-encoding", status=415)
 
 
 def _gzip(data: bytes, limit_bytes: int) -> bytes:
