@@ -11,6 +11,12 @@ from extproc.servers.page import NoReading
 from extproc.servers.reading import Reading
 from headgate.policy.model import MetricsAddress
 
+_CHANNEL = [
+    ("grpc.max_receive_message_length", -1),
+    # One that comes back is noticed within a second or so; by default gRPC would wait up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
 _MAX_STEPS = 100
 """An ensemble may name another one; no repository is deeper."""
 
@@ -66,7 +72,7 @@ class TritonServer:
             if self._client is None:
                 module = await load_client()
                 self._errors = module.InferenceServerException
-                self._client = module.InferenceServerClient(self._address)
+                self._client = module.InferenceServerClient(self._address, channel_args=_CHANNEL)
 
     async def _read(self, models: Collection[str]) -> Reading:
         inner = await self._inner_models(models)

@@ -325,6 +325,20 @@ async def test_a_triton_that_is_gone_is_an_error(serving: Any, until: Any) -> No
         assert poller.load("gpu").is_unavailable
 
 
+async def test_a_triton_that_is_not_there_yet_is_called_again_and_again(serving: Any, until: Any) -> None:
+    calls: list[bytes] = []
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        calls.append(await reader.read(3))
+        writer.close()
+
+    listening = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with listening, polling(serving(gpu=[MetricsAddress(f"127.0.0.1:{port}", is_grpc=True)])):
+        # With gRPC's own patience the seventh call would come after half a minute.
+        await until(lambda: calls.count(b"PRI") >= 7)
+
+
 def _ready(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("headgate_server_ready", {"cluster": "gpu"})
 
