@@ -15,13 +15,16 @@ Round = Sequence[Trial]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """CPU of the server per stream, closed loop, over that of another; None where a peer could not be built."""
+    """CPU of the server per stream over that of another, in a closed loop unless `open`; None where a peer could not be
+    built.
+    """
 
     noop_cpu_ratio_lean_over_grpcio: Spread
     noop_cpu_ratio_lean_over_grpcgo: Spread | None
     decision_cpu_ratio_over_grpcgo_noop: Spread | None
     open_noop_cpu_ratio_lean_over_grpcio: Spread
     open_noop_cpu_ratio_lean_over_grpcgo: Spread | None
+    open_decision_cpu_ratio_over_grpcgo_noop: Spread | None
     unary_cpu_ratio_lean_over_grpcio: Spread
     unary_cpu_ratio_lean_over_grpcgo: Spread | None
 
@@ -42,6 +45,7 @@ def summarize(rounds: Sequence[Round]) -> Summary:
         decision_cpu_ratio_over_grpcgo_noop=over_go(Subject.DECISION),
         open_noop_cpu_ratio_lean_over_grpcio=ratio(Subject.LEAN, Subject.GRPCIO, loop=Loop.OPEN),
         open_noop_cpu_ratio_lean_over_grpcgo=over_go(Subject.LEAN, loop=Loop.OPEN),
+        open_decision_cpu_ratio_over_grpcgo_noop=over_go(Subject.DECISION, loop=Loop.OPEN),
         unary_cpu_ratio_lean_over_grpcio=ratio(Subject.LEAN, Subject.GRPCIO, RATE_LIMIT),
         unary_cpu_ratio_lean_over_grpcgo=over_go(Subject.LEAN, RATE_LIMIT),
     )

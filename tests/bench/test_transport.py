@@ -57,6 +57,8 @@ def test_ratios_are_medians_of_the_rounds() -> None:
     assert summary.noop_cpu_ratio_lean_over_grpcgo.median == pytest.approx(30 / 60)
     assert summary.decision_cpu_ratio_over_grpcgo_noop is not None
     assert summary.decision_cpu_ratio_over_grpcgo_noop.median == pytest.approx(1.5)
+    assert summary.open_decision_cpu_ratio_over_grpcgo_noop is not None
+    assert summary.open_decision_cpu_ratio_over_grpcgo_noop.median == pytest.approx(1.5)
 
 
 def test_without_the_go_peer_its_ratios_are_null() -> None:
@@ -65,5 +67,6 @@ def test_without_the_go_peer_its_ratios_are_null() -> None:
 
     assert summary.noop_cpu_ratio_lean_over_grpcgo is None
     assert summary.decision_cpu_ratio_over_grpcgo_noop is None
+    assert summary.open_decision_cpu_ratio_over_grpcgo_noop is None
     assert summary.unary_cpu_ratio_lean_over_grpcgo is None
     assert [line.cpu_us.median for line in lines(rounds)] == [one.cpu_us for one in rounds[0]]
