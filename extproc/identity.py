@@ -31,6 +31,7 @@ _FORWARDED_CERTIFICATE = "x-forwarded-client-cert"
 _CERTIFICATE_FIELD = re.compile(r'\s*([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^;,"]*)([;,]|$)')
 _MAX_CLAIMS_CHARACTERS = 32 * 1024
 _USUAL_KEY_CHARACTERS = 256
+"""Digests of longer keys are not remembered, so that those of strangers take little memory."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -107,7 +108,7 @@ def _by_key(source: ApiKeyIdentity, policy: Policy, headers: Headers) -> Identit
             return None
     if not value:
         return None
-    # Keys are only looked up, by their hash: how long that takes tells nothing of any other.
+    # Only digests are compared, by hash look-up: how long that takes tells nothing of any key.
     tenant = policy.tenants_by_key.get(_digest(value.strip()))
     if tenant is None:
         return Unidentified("invalid_credential", "The API key is not known.")
