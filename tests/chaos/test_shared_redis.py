@@ -58,8 +58,7 @@ async def test_the_others_go_on_when_one_of_several_sidecars_is_killed(new_stage
     await until(lambda: _share(known), "the sidecars know of each other")
     await stage.record("close")
     coming = visits(COMING)
-    for at, (port, _) in enumerate(cast.envoys):
-        await stage.send(port, coming[at::2])
+    await _send(stage, [port for port, _ in cast.envoys], coming)
     await until(lambda: _stands(stage, known, COMING - LIMIT), "one limit for all of them")
 
     lost = await killed.total("headgate_open_streams")
@@ -101,10 +100,7 @@ async def test_what_a_stopped_sidecar_had_admitted_counts_until_its_lease_is_ove
     await until(lambda: _share(known), "the sidecars know of each other")
     await stage.record("close")
     coming = visits(COMING // 4)
-    # Both have some: the first of a crowd could all be one sidecar's.
-    await stage.send(cast.port, coming[:LIMIT])
-    await until(lambda: _is_full(stage), "every slot is used")
-    await stage.send(cast.port, coming[LIMIT:])
+    await _send(stage, [cast.port], coming)
     await until(lambda: _stands(stage, known, COMING // 4 - LIMIT), "one limit for both")
 
     process.send(signal.SIGTERM)
@@ -122,6 +118,14 @@ async def test_what_a_stopped_sidecar_had_admitted_counts_until_its_lease_is_ove
     # Nobody is there to give them back: they go when their time is over.
     assert await other.total("headgate_leases") > 0
     await until(other.holds_nothing, "all is free")
+
+
+async def _send(stage: Stage, ports: Sequence[int], coming: Sequence[Visit]) -> None:
+    """Let them come so that every sidecar has slots: of a whole crowd, one sidecar's could take them all."""
+    for some in (coming[:LIMIT], coming[LIMIT:]):
+        for at, port in enumerate(ports):
+            await stage.send(port, some[at :: len(ports)])
+        await until(lambda: _is_full(stage), "every slot is used")
 
 
 def _lost_some(coming: Sequence[Visit]) -> bool:
