@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from operator import methodcaller
 from typing import Any
@@ -20,29 +20,26 @@ Ask = Callable[[Any], Hashable]
 _NUMBERS = ("saturation", "queue_depth")
 _FUNCTION = re.compile(r"\b(?:saturation|queue_depth|header)\b")
 _CALL = re.compile(r"""\b(saturation|queue_depth|header)\s*\(\s*(?:'([^'"\\\n]*)'|"([^'"\\\n]*)")\s*\)""")
-_WORD = re.compile(r"[A-Za-z_]\w*")
 _BEFORE = re.compile(r"(?:^|[(?:,]|&&|\|\|)\s*\Z")
 _COMPARISON = re.compile(r"\s*(?:[<>]=?|[!=]=)\s*(-?[0-9]+(?:\.[0-9]+)?)\s*(?:\Z|[)?:,]|&&|\|\|)")
 _COMMENT = "//"
 
 
-def decisive_facts(sources: Iterable[str], variables: Collection[str], numbers: Collection[str]) -> list[Ask] | None:
+def decisive_facts(sources: Sequence[str], variables: Iterable[str], numbers: Collection[str]) -> list[Ask] | None:
     """How to ask for all that conditions of the same answers to these give the same answer to.
 
     Args:
         sources: the conditions.
-        variables: the names they may use; `numbers` are those of them that are numbers.
+        variables: those they mention; all of `numbers` are numbers.
 
     Returns:
         None when a function is asked for a name that the text does not show.
     """
-    sources = list(sources)
     calls = {(match[1], match[2] or match[3] or "") for source in sources for match in _CALL.finditer(source)}
     if any(len(_FUNCTION.findall(source)) != len(_CALL.findall(source)) for source in sources):
         return None
-    words = {word for source in sources for word in _WORD.findall(source)}
     asks: list[Ask] = []
-    for name in sorted(words & set(variables)):
+    for name in variables:
         ask = methodcaller("variable", name)
         asks.append(_as_fine_as_needed(ask, sources, re.compile(rf"\b{name}\b")) if name in numbers else ask)
     for function, name in sorted(calls):

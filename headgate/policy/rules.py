@@ -145,12 +145,13 @@ class RuleEngine:
         """Rules in the order they are tried, of which None always holds, ready to be asked for many requests."""
         end = rules.index(None) if None in rules else len(rules)
         conditions = tuple(rule for rule in rules[:end] if rule is not None)
+        mentions = tuple(sorted(frozenset[str]().union(*[rule.mentions for rule in conditions])))
         return RuleTable(
             conditions=conditions,
             otherwise=end if end < len(rules) else None,
-            mentions=tuple(sorted(frozenset[str]().union(*[rule.mentions for rule in conditions]))),
+            mentions=mentions,
             first=self._first(conditions) if conditions else None,
-            asks=decisive_facts([rule.source for rule in conditions], VARIABLES, _NUMBERS),
+            asks=decisive_facts([rule.source for rule in conditions], mentions, _NUMBERS),
         )
 
     def first_match(self, table: RuleTable, facts: RuleFacts) -> int | None:
