@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 def nested(tag: bytes, payload: bytes) -> bytes:
     """A length-delimited field."""
-    return tag + _varint(len(payload)) + payload
+    return head((tag,), len(payload)) + payload
 
 
 @functools.lru_cache(maxsize=4096)
@@ -33,16 +33,9 @@ def tag_of(message: type[Message], field: str) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    if number <= 0x7F:
-        return _SHORT[number]
-    if number <= 0x3FFF:
-        return bytes((number & 0x7F | 0x80, number >> 7))
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
-
-
-_SHORT = [bytes([size]) for size in range(0x80)]
