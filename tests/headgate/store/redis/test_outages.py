@@ -26,9 +26,11 @@ from headgate.store.redis.store import RedisStore
 
 PATIENCE_SECONDS = 6.0
 SIDECARS = 3
-LIMIT = 9
-SHARE = LIMIT // SIDECARS
 ASKERS = 6
+LIMIT = 15
+"""Less than all of them ask for, and more than one sidecar can be left with when it is cut off (8) and the others hold
+for long (4): those who can still ask are never without a slot they may use."""
+SHARE = LIMIT // SIDECARS
 REQUEST = LeaseRequest(tenant="acme", tier="premium", cluster="best", tokens=10, cluster_limit=LIMIT)
 POLICIES = list(OnStoreFailure)
 
