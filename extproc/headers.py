@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+_new = object.__new__
 
 
 class Headers:
@@ -18,6 +20,15 @@ class Headers:
     def get(self, name: str) -> str:
         """The value, or "" when the header is absent."""
         return self._values.get(name, "")
+
+    def but(self, values: dict[str, str]) -> Headers:
+        """These headers with some values changed; names in lower case."""
+        changed = _new(Headers)
+        changed._values = self._values | values
+        return changed
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._values.items())
 
     def __contains__(self, name: str) -> bool:
         return name in self._values

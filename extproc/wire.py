@@ -18,20 +18,18 @@ from extproc.events import (
     Decision,
     Event,
     Forward,
-    HeadersReceived,
     OtherReceived,
     Phase,
     Reply,
     Respond,
     SendBody,
 )
-from extproc.headers import Headers
+from extproc.heads import HEADS, headers_received, read_head
 from extproc.wire_format import head, tag_of
 from headgate.pb import ext_proc_pb2 as pb
 from headgate.transport import RpcError, StatusCode
 
 SERVICE_NAME = "envoy.service.ext_proc.v3.ExternalProcessor"
-_FULL_DUPLEX, _BUFFERED = pb.ProcessingMode.FULL_DUPLEX_STREAMED, pb.ProcessingMode.BUFFERED
 
 
 def parse_request(message: bytes) -> Event:
@@ -40,6 +38,8 @@ def parse_request(message: bytes) -> Event:
     Raises:
         RpcError: INVALID_ARGUMENT when the bytes are not one, or it says nothing.
     """
+    if message[:1] == HEADS and (known := read_head(message)) is not None:
+        return known
     try:
         request = pb.ProcessingRequest.FromString(message)
     except DecodeError:
@@ -49,12 +49,7 @@ def parse_request(message: bytes) -> Event:
         case None:
             raise RpcError(StatusCode.INVALID_ARGUMENT, "an empty ProcessingRequest")
         case "request_headers":
-            headers = request.request_headers
-            # Only the first message of a stream says in which mode Envoy sends the body.
-            mode = request.protocol_config.request_body_mode
-            return HeadersReceived(
-                _headers(headers.headers), headers.end_of_stream, mode == _FULL_DUPLEX, mode == _BUFFERED
-            )
+            return headers_received(request)
         case "request_body":
             body = request.request_body
             return BodyReceived(body.body, body.end_of_stream)
@@ -77,16 +72,6 @@ def build_response(reply: Reply, decision_seconds: float = 0.0) -> bytes:
 
 def _with_decision(response: bytes, decision: Decision | None, decision_seconds: float) -> bytes:
     return response if decision is None else response + dynamic_metadata(decision, decision_seconds)
-
-
-def _headers(headers: pb.HeaderMap) -> Headers:
-    # Envoy fills raw_value; other callers of the protocol may fill value.
-    return Headers(
-        [
-            (header.key, raw.decode("utf-8", "replace") if (raw := header.raw_value) else header.value)
-            for header in headers.headers
-        ]
-    )
 
 
 def _forward(forward: Forward) -> bytes:
