@@ -36,6 +36,12 @@ class Verdict(StrEnum):
     REJECT = "REJECT"
 
 
+class Likeness:
+    """What heads that are alike have in common, and no others."""
+
+    __slots__ = ()
+
+
 # Events
 
 
@@ -46,12 +52,14 @@ class HeadersReceived(msgspec.Struct, frozen=True, gc=False):
         is_end: no body follows.
         is_duplex: the body comes in pieces as it arrives, and nothing goes on before the headers are answered.
         is_buffered: the body comes in one message, which does not say it is the end where trailers follow.
+        likeness: the same for all that is alike but for headers that are `DIFFERENT_EVERY_TIME`; None when not known.
     """
 
     headers: Headers
     is_end: bool
     is_duplex: bool = False
     is_buffered: bool = False
+    likeness: Likeness | None = None
 
 
 class BodyReceived(msgspec.Struct, frozen=True, gc=False):

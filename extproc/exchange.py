@@ -22,7 +22,7 @@ from extproc.admission import (
 from extproc.affinity import AffinityNames
 from extproc.attempt import Attempt, decision, joining
 from extproc.deadline import seconds_left
-from extproc.early import HAS_TO_BUFFER, refuse_early
+from extproc.early import HAS_TO_BUFFER, refuse_early, standing
 from extproc.estimates import Estimates
 from extproc.events import (
     AcquireLease,
@@ -49,12 +49,12 @@ from extproc.events import (
     Verdict,
 )
 from extproc.headers import Headers
-from extproc.identity import Identity, Unidentified, identify
+from extproc.identity import Identity
 from extproc.inspection import inspect
 from extproc.inspection.content import ENCODING_HEADER, GRPC_ENCODING_HEADER, plain_body
 from extproc.inspection.kserve_grpc import asked_model
 from extproc.inspection.request import InferenceRequest, RequestError
-from extproc.inspection.target import Operation, Target, parse_target
+from extproc.inspection.target import Operation, Target
 from extproc.message_stream import Course, MessageStream
 from extproc.refusal import Refusal
 from extproc.rewrite import Rewrite, rewrite
@@ -140,19 +140,18 @@ class Exchange:
     def _on_headers(self, received: HeadersReceived) -> list[Effect]:
         if self._is_decided or self._phase is _BODY:
             return [Continue(_HEADERS)]
-        self._headers = headers = received.headers
-        self._is_buffered = received.is_buffered
-        self._target = parse_target(headers.get(":method"), headers.get(":path"))
-        identity = identify(self._policy, headers)
-        if isinstance(identity, Unidentified):
-            return self._reject(refusal.unidentified(identity.reason, identity.message))
+        self._headers, self._is_buffered = received.headers, received.is_buffered
+        known = standing(self._policy, received)
+        self._target, identity = known.target, known.caller
+        if isinstance(identity, Refusal):
+            return self._reject(identity)
         self._identity = identity
         if not self._target.is_inference:
             return self._on_other_request(identity)
-        if refused := refuse_early(self._policy, identity, self._target, received, self._signals):
+        if refused := refuse_early(known, identity, received, self._signals):
             return self._reject(refused)
         if received.is_duplex:
-            self._stream = MessageStream(headers.get(GRPC_ENCODING_HEADER), identity.tier.max_body_bytes)
+            self._stream = MessageStream(self._headers.get(GRPC_ENCODING_HEADER), identity.tier.max_body_bytes)
             return []
         return [Continue(_HEADERS)]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+DIFFERENT_EVERY_TIME = ("content-length", "traceparent", "x-request-id")
+"""Heads that are the same but for these are alike."""
 _new = object.__new__
 
 

@@ -10,17 +10,17 @@ import functools
 import re
 
 from google.protobuf.message import DecodeError
+from msgspec.structs import replace
 
-from extproc.events import HeadersReceived
-from extproc.headers import Headers
+from extproc.events import HeadersReceived, Likeness
+from extproc.headers import DIFFERENT_EVERY_TIME, Headers
 from extproc.wire_format import nested, tag_of
 from headgate.pb import ext_proc_pb2 as pb
 
 HEADS = tag_of(pb.ProcessingRequest, "request_headers")
 """What a message with the head of a request begins with, as Envoy writes it."""
-_DIFFERS = ("content-length", "traceparent", "x-request-id")
 _KEY, _RAW_VALUE = tag_of(pb.HeaderValue, "key"), tag_of(pb.HeaderValue, "raw_value")
-_BEFORE = {nested(_KEY, name.encode()) + _RAW_VALUE: name for name in _DIFFERS}
+_BEFORE = {nested(_KEY, name.encode()) + _RAW_VALUE: name for name in DIFFERENT_EVERY_TIME}
 _CUT = re.compile(b"((?:" + b"|".join(map(re.escape, _BEFORE)) + rb")[\x00-\x7f])", re.DOTALL)
 """Such a header up to its value, whose length is one byte."""
 _FULL_DUPLEX, _BUFFERED = pb.ProcessingMode.FULL_DUPLEX_STREAMED, pb.ProcessingMode.BUFFERED
@@ -44,7 +44,7 @@ def read_head(message: bytes) -> HeadersReceived | None:
     known = _remembered(tuple(parts)) if 2 * len(values) == len(parts) - 1 else None
     if known is None:
         return None
-    return HeadersReceived(known.headers.but(values), known.is_end, known.is_duplex, known.is_buffered)
+    return HeadersReceived(known.headers.but(values), known.is_end, known.is_duplex, known.is_buffered, known.likeness)
 
 
 def headers_received(request: pb.ProcessingRequest) -> HeadersReceived:
@@ -77,7 +77,7 @@ def _remembered(parts: tuple[bytes, ...]) -> HeadersReceived | None:
         known = headers_received(request)
         if any(known.headers.get(_BEFORE[before]) != filler for before, filler in expected.items()):
             return None
-    return known
+    return replace(known, likeness=Likeness())
 
 
 def _headers(headers: pb.HeaderMap) -> Headers:

@@ -27,11 +27,8 @@ from headgate.policy.model import (
     Tier,
 )
 
-_FORWARDED_CERTIFICATE = "x-forwarded-client-cert"
 _CERTIFICATE_FIELD = re.compile(r'\s*([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^;,"]*)([;,]|$)')
 _MAX_CLAIMS_CHARACTERS = 32 * 1024
-_USUAL_KEY_CHARACTERS = 256
-"""Digests of longer keys are not remembered, so that those of strangers take little memory."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -109,25 +106,14 @@ def _by_key(source: ApiKeyIdentity, policy: Policy, headers: Headers) -> Identit
     if not value:
         return None
     # Only digests are compared, by hash look-up: how long that takes tells nothing of any key.
-    tenant = policy.tenants_by_key.get(_digest(value.strip()))
+    tenant = policy.tenants_by_key.get(hashlib.sha256(value.strip().encode()).hexdigest())
     if tenant is None:
         return Unidentified("invalid_credential", "The API key is not known.")
     return _named(policy, tenant, None)
 
 
-def _digest(key: str) -> str:
-    return _remembered_sha256(key) if len(key) <= _USUAL_KEY_CHARACTERS else _sha256(key)
-
-
-def _sha256(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
-_remembered_sha256 = functools.lru_cache(maxsize=1024)(_sha256)
-
-
 def _by_certificate(source: MtlsIdentity, policy: Policy, headers: Headers) -> Identity | Unidentified | None:
-    certificate = headers.get(_FORWARDED_CERTIFICATE)
+    certificate = headers.get(source.header)
     if not certificate:
         return None
     uris = _uris_of_nearest_peer(certificate)

@@ -97,8 +97,8 @@ _HEALTH = re.compile(r"/(?:v1/)?health(?:/(?:live|ready))?|/ping")
 def parse_target(method: str, path: str) -> Target:
     """Read `:method` and `:path`; never fails, what is not known is `OTHER`."""
     plain, mark, query = path.partition("?")
-    if method == "POST" and plain in _INFERENCE:
-        return _INFERENCE[plain]
+    if method == "POST" and (usual := _INFERENCE.get(plain)) is not None:
+        return usual
     if plain.startswith(("/inference.", "/grpc.")):
         return _kserve_target(method, plain)
     if match := _TRITON_MODEL.fullmatch(plain):

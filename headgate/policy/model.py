@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any, ClassVar
 
 from headgate.policy.rules import Rule, RuleEngine, RuleTable
 
@@ -83,6 +84,11 @@ class JwtIdentity:
     tenant_claim: str
     default_tier: str | None = None
 
+    @property
+    def header(self) -> str:
+        """Where the credential stands."""
+        return self.payload_header
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKeyIdentity:
@@ -95,6 +101,7 @@ class ApiKeyIdentity:
 class MtlsIdentity:
     """A SPIFFE id from `x-forwarded-client-cert`; the pattern holds `{tenant}` once and `*` for one segment."""
 
+    header: ClassVar[str] = "x-forwarded-client-cert"
     spiffe: str
     default_tier: str | None = None
 
@@ -293,6 +300,8 @@ class Policy:
         tenants_by_key: sha256 hex digest of an API key -> tenant name.
         rules: evaluates the conditions of this policy's routes.
         reservations: tier name -> its reserved share of every cluster, of those that have one.
+        credential_headers: those by which `identity` tells who is asking.
+        standings: what was found out from heads that may come again, kept by `extproc.early`.
     """
 
     version: str
@@ -309,8 +318,12 @@ class Policy:
     )
     _served: dict[tuple[Protocol, str], bool] = field(init=False, repr=False, compare=False, default_factory=dict)
     reservations: Mapping[str, float] = field(init=False, repr=False, compare=False)
+    credential_headers: frozenset[str] = field(init=False, repr=False, compare=False)
+    standings: dict[Any, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        headers = (each.header for each in self.identity if not isinstance(each, AnonymousIdentity))
+        object.__setattr__(self, "credential_headers", frozenset(headers))
         # Every request asks for them.
         reservations = {name: tier.reserved for name, tier in self.tiers.items() if tier.reserved}
         object.__setattr__(self, "reservations", reservations)
