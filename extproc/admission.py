@@ -104,6 +104,14 @@ def cheaper_places(
             yield place
 
 
+def ladder_of(
+    policy: Policy, identity: Identity, request: InferenceRequest, first: Destination, signals: Signals
+) -> Ladder:
+    """What a request may try when its first choice is full."""
+    cheaper = cheaper_places(policy, identity, request, first, signals)
+    return Ladder(identity.tier.on_overload, place_to_wait(identity, first), first, cheaper)
+
+
 class Ladder:
     """The rungs of a tier that one request has not tried yet: its first choice, and the cheaper places left to try."""
 
@@ -118,15 +126,14 @@ class Ladder:
         self._cheaper = iter(cheaper)
         self._is_first_skipped = False
 
-    def start(self, tier: Tier, signals: Signals) -> Destination:
-        """Where to try first: a cheaper place, before any wait too, while the tier is degraded at its first choice."""
-        name = self.first.cluster.name
-        is_degraded = signals.is_degraded(tier, name) and Rung.DEGRADE in self._rungs
-        if not is_degraded or (place := next(self._cheaper, None)) is None:
+    def start_degraded(self, signals: Signals) -> Destination:
+        """Where to try first while the tier is degraded at its first choice: a cheaper place, before any wait too."""
+        if Rung.DEGRADE not in self._rungs or (place := next(self._cheaper, None)) is None:
             return self.first
         self._rungs = [Rung.DEGRADE, *(rung for rung in self._rungs if rung is not Rung.DEGRADE)]
         self._is_first_skipped = True
-        return replace(place, reason=UNAVAILABLE if signals.is_unavailable(name) else RECOVERING)
+        is_unavailable = signals.is_unavailable(self.first.cluster.name)
+        return replace(place, reason=UNAVAILABLE if is_unavailable else RECOVERING)
 
     def next(self, refused: Scope) -> Queue | Destination | None:
         """What to try after a refusal: wait (for the first choice), run there, or (None) be told no."""

@@ -21,13 +21,14 @@ class Attempt(msgspec.Struct, gc=False):
 
     Attributes:
         body: plain: decompressed and, of gRPC, the first message.
+        ladder: None until it is needed.
         waited_seconds: the time in queues it has left again.
     """
 
     request: InferenceRequest
     body: bytes
     destination: Destination
-    ladder: Ladder
+    ladder: Ladder | None = None
     waited_seconds: float = 0.0
 
     def forget_prompt(self) -> None:

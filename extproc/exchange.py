@@ -12,11 +12,10 @@ from extproc import answers, refusal
 from extproc.admission import (
     Ladder,
     can_ever_fit,
-    cheaper_places,
     idle_room_tokens,
     is_closed,
+    ladder_of,
     passing_question,
-    place_to_wait,
     question,
 )
 from extproc.affinity import AffinityNames
@@ -250,14 +249,19 @@ class Exchange:
         found = find_route(self._policy, identity, request, self._headers, self._signals, self._region)
         if isinstance(found, NoDestination):
             return self._reject(refusal.not_served(found.reason, found.message))
-        cheaper = cheaper_places(self._policy, identity, request, found, self._signals)
-        ladder = Ladder(identity.tier.on_overload, place_to_wait(identity, found), found, cheaper)
-        self._attempt = Attempt(request, body, found, ladder)
+        self._attempt = attempt = Attempt(request, body, found)
         if not can_ever_fit(self._policy, identity, found):
             room = idle_room_tokens(self._policy, identity, found.cluster) or 0
             return self._reject(refusal.too_long(found.charged_tokens, room))
-        self._attempt.destination = ladder.start(identity.tier, self._signals)
-        return [AcquireLease(self._question(identity, self._attempt), identity.tier.priority)]
+        if self._signals.is_degraded(identity.tier, found.cluster.name):
+            attempt.destination = self._ladder(identity, attempt).start_degraded(self._signals)
+        return [AcquireLease(self._question(identity, attempt), identity.tier.priority)]
+
+    def _ladder(self, identity: Identity, attempt: Attempt) -> Ladder:
+        """Made for those that need it: most find a place at once."""
+        if attempt.ladder is None:
+            attempt.ladder = ladder_of(self._policy, identity, attempt.request, attempt.destination, self._signals)
+        return attempt.ladder
 
     def _question(self, identity: Identity, attempt: Attempt) -> LeaseRequest:
         destination = attempt.destination
@@ -323,11 +327,12 @@ class Exchange:
         if attempt is None:
             return self._reject(_told(refused, passing_question(self._identity)))
         attempt.waited_seconds += refused.waited_seconds
-        step = attempt.ladder.next(refused.scope)
+        ladder = self._ladder(self._identity, attempt)
+        step = ladder.next(refused.scope)
         if step is None:
             return self._reject(_told(refused, self._question(self._identity, attempt)), attempt.waited_seconds)
         if isinstance(step, Queue):
-            attempt.destination = attempt.ladder.first
+            attempt.destination = ladder.first
             return [
                 joining(
                     attempt,
@@ -339,9 +344,9 @@ class Exchange:
                     outlasts_store=self._policy.on_store_failure is not OnStoreFailure.OPEN,
                 )
             ]
-        if attempt.destination is attempt.ladder.first:
+        if attempt.destination is ladder.first:
             self._signals.begin_degrading(self._identity.tier, attempt.destination.cluster.name, refused.scope)
-        attempt.destination = step if step is attempt.ladder.first else replace(step, reason=refused.reason)
+        attempt.destination = step if step is ladder.first else replace(step, reason=refused.reason)
         return [AcquireLease(self._question(self._identity, attempt), self._identity.tier.priority)]
 
     def _on_store_failed(self, waited_seconds: float) -> list[Effect]:

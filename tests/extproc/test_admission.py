@@ -249,9 +249,8 @@ def test_a_ladder_leaves_the_tiers_own_order_alone(policy: Policy) -> None:
 
 
 def steps_while_degraded(policy: Policy, signals: Any, rungs: list[Rung], refusals: list[Scope]) -> list[str]:
-    signals.degraded[("premium", "best")] = Scope.CLUSTER
     ladder = Ladder(list(rungs), TWO_SECONDS, place(policy, "best"), [place(policy, "fast"), place(policy, "tiny")])
-    start = ladder.start(policy.tiers["premium"], signals)
+    start = ladder.start_degraded(signals)
     return [start.cluster.name, *(_told(ladder.next(scope)) for scope in refusals)]
 
 
@@ -277,18 +276,16 @@ def test_a_tier_that_is_being_degraded_waits_when_its_tenant_is_at_its_own_limit
 
 
 def test_the_reason_of_a_request_degraded_for_those_before_it_says_so(policy: Policy, signals: Any) -> None:
-    signals.degraded[("premium", "best")] = Scope.CLUSTER
     ladder = Ladder([DEGRADE, REJECT], None, place(policy, "best"), [place(policy, "fast")])
 
-    assert ladder.start(policy.tiers["premium"], signals).reason == "cluster_recovering"
+    assert ladder.start_degraded(signals).reason == "cluster_recovering"
 
 
 def test_the_reason_of_a_request_whose_first_choice_takes_none_says_that(policy: Policy, signals: Any) -> None:
-    signals.degraded[("premium", "best")] = Scope.CLUSTER
     signals.unavailable.add("best")
     ladder = Ladder([DEGRADE, REJECT], None, place(policy, "best"), [place(policy, "fast")])
 
-    start = ladder.start(policy.tiers["premium"], signals)
+    start = ladder.start_degraded(signals)
 
     assert (start.cluster.name, start.reason) == ("fast", "cluster_unavailable")
 
@@ -297,7 +294,7 @@ def test_a_tier_without_a_cheaper_place_starts_at_its_first_choice(policy: Polic
     signals.unavailable.add("best")
     ladder = Ladder([DEGRADE, REJECT], None, place(policy, "best"), [])
 
-    assert ladder.start(policy.tiers["premium"], signals) is ladder.first
+    assert ladder.start_degraded(signals) is ladder.first
 
 
 @pytest.mark.parametrize(
