@@ -23,6 +23,8 @@ class _Message(msgspec.Struct, gc=False):
 
 
 class _Chat(Generating, gc=False):
+    # max_completion_tokens is the newer name and wins where both are sent.
+    LIMITS = ("max_completion_tokens", "max_tokens")
     messages: list[_Message] = msgspec.field(default_factory=list)
     tools: list[msgspec.Raw] | None = None
     functions: list[msgspec.Raw] | None = None
@@ -55,8 +57,6 @@ def inspect_chat(body: bytes) -> InferenceRequest:
     return build(
         Operation.CHAT,
         chat,
-        # max_completion_tokens is the newer name and wins where both are sent.
-        limits={"max_completion_tokens": chat.max_completion_tokens, "max_tokens": chat.max_tokens},
         n=chat.n,
         prompt_bytes=tally.prompt_bytes,
         prompt_tokens=tally.tokens(body) + MESSAGE_TOKENS * len(chat.messages),

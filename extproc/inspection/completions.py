@@ -12,6 +12,8 @@ from extproc.inspection.target import Operation
 
 
 class _Completion(Generating):
+    # max_completion_tokens is the newer name and wins where both are sent.
+    LIMITS = ("max_completion_tokens", "max_tokens")
     prompt: msgspec.Raw = msgspec.Raw(b"null")
     n: int | None = None
     max_tokens: Limit = msgspec.UNSET
@@ -28,7 +30,6 @@ def inspect_completion(body: bytes) -> InferenceRequest:
     return build(
         Operation.COMPLETION,
         completion,
-        limits={"max_completion_tokens": completion.max_completion_tokens, "max_tokens": completion.max_tokens},
         n=completion.n,
         prompts=prompts.total,
         prompt_bytes=prompts.prompt_bytes,

@@ -27,7 +27,6 @@ def inspect_embeddings(body: bytes) -> InferenceRequest:
     return build(
         Operation.EMBEDDINGS,
         embeddings,
-        limits={},
         has_output=False,
         prompt_bytes=prompts.prompt_bytes,
         prompt_tokens=prompts.prompt_tokens,

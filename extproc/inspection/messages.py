@@ -23,6 +23,7 @@ class _Message(msgspec.Struct):
 
 
 class _Messages(Generating):
+    LIMITS = ("max_tokens",)
     messages: list[_Message] = msgspec.field(default_factory=list)
     system: msgspec.Raw = msgspec.Raw()
     tools: list[msgspec.Raw] | None = None
@@ -53,7 +54,6 @@ def inspect_messages(body: bytes) -> InferenceRequest:
         Operation.MESSAGES,
         messages,
         protocol=Protocol.ANTHROPIC,
-        limits={"max_tokens": messages.max_tokens},
         prompt_bytes=tally.prompt_bytes,
         prompt_tokens=tally.tokens(body) + MESSAGE_TOKENS * len(messages.messages),
         texts=tally.pieces(),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import compress
-from operator import attrgetter
+from typing import ClassVar
 
 import msgspec
 
@@ -26,14 +24,19 @@ _EDITABLE = (
     "priority",
     "stream_options",
 )
-_editable = attrgetter(*_EDITABLE)
+_UNSET = msgspec.UNSET
 _MAX_STREAM_OPTIONS_BYTES = 1024
 _MAX_SERVICE_TIER_CHARACTERS = 64
 
 
 class Generating(msgspec.Struct, gc=False):
-    """The fields every one of these requests may have; what is only edited, never read, stays raw."""
+    """The fields every one of these requests may have; what is only edited, never read, stays raw.
 
+    Attributes:
+        LIMITS: those that limit the output, the one that wins first.
+    """
+
+    LIMITS: ClassVar[tuple[str, ...]] = ()
     model: str
     stream: bool | None = None
     prompt_cache_key: str | None = None
@@ -52,6 +55,13 @@ class Generating(msgspec.Struct, gc=False):
     stream_options: msgspec.Raw = msgspec.Raw()
     service_tier: str | msgspec.UnsetType | None = msgspec.UNSET
 
+    def fields(self) -> frozenset[str]:
+        """Those present that an edit may concern; the model's name always is."""
+        usual = [name for name in _EDITABLE if getattr(self, name)]
+        return frozenset(
+            ["model", *usual, *(name for name in ("service_tier", *self.LIMITS) if getattr(self, name) is not _UNSET)]
+        )
+
 
 Limit = int | msgspec.UnsetType | None
 
@@ -60,7 +70,6 @@ def build(
     operation: Operation,
     body: Generating,
     *,
-    limits: Mapping[str, Limit],
     prompt_bytes: int,
     prompt_tokens: int,
     overhead_tokens: int,
@@ -79,7 +88,6 @@ def build(
     """The request from its body; what is not named here is as in `InferenceRequest`.
 
     Args:
-        limits: the output limits the dialect has, the one that wins first.
         prompts: how many prompts the body holds; each is answered `n` times.
         session: the dialect's own name for what its requests belong together by.
 
@@ -91,32 +99,26 @@ def build(
         raise RequestError(f"'n' has to be between 1 and {MAX_CHOICES}, not {choices}.", param="n")
     if len(body.stream_options) > _MAX_STREAM_OPTIONS_BYTES:
         raise RequestError("'stream_options' is too long.", param="stream_options")
-    fields = ["model", *compress(_EDITABLE, _editable(body))]
     tier = body.service_tier or ""
-    if body.service_tier is not msgspec.UNSET:
-        fields.append("service_tier")
-        if len(tier) > _MAX_SERVICE_TIER_CHARACTERS:
-            raise RequestError("'service_tier' is too long.", param="service_tier")
-    limit_fields, values = [], []
-    for name, value in limits.items():
-        if value is msgspec.UNSET:
-            continue
-        fields.append(name)
-        if value is not None:
-            limit_fields.append(name)
-            values.append(checked_output_limit(value, name))
+    if len(tier) > _MAX_SERVICE_TIER_CHARACTERS:
+        raise RequestError("'service_tier' is too long.", param="service_tier")
+    limits = {
+        name: checked_output_limit(value, name)
+        for name in body.LIMITS
+        if (value := getattr(body, name)) is not None and value is not _UNSET
+    }
     return InferenceRequest(
         protocol=protocol,
         operation=operation,
         model=body.model,
         stream=bool(body.stream),
-        max_output_tokens=values[0] if values else None,
-        output_limit_fields=tuple(limit_fields),
-        are_output_limits_equal=len(values) < 2 or len(set(values)) == 1,
+        max_output_tokens=next(iter(limits.values()), None),
+        output_limit_fields=tuple(limits),
+        are_output_limits_equal=len(limits) < 2 or len(set(limits.values())) == 1,
         choices=choices * max(1, prompts),
         session=session or body.prompt_cache_key or body.user or "",
         service_tier=tier,
-        fields=frozenset(fields),
+        edited=body,
         stream_options=bytes(body.stream_options),
         prompt_bytes=prompt_bytes,
         prompt_tokens=prompt_tokens,

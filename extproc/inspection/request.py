@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol as Interface
+
 import msgspec
 
 from extproc.inspection.target import Operation
@@ -26,6 +28,13 @@ class RequestError(Exception):
         super().__init__(message)
 
 
+class Editable(Interface):
+    """A body as read, whose fields can be edited."""
+
+    def fields(self) -> frozenset[str]:
+        """Those present that an edit may concern."""
+
+
 class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What decisions know of a request; like all values of the data path it is on no cycle (`gc=False`).
 
@@ -45,7 +54,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         choices: completions generated side by side (`n` for each prompt); output tokens count that many times.
         audio_seconds: how long the audio of the prompt is, as far as can be told from its size.
         service_tier: OpenAI's `service_tier`, as sent; "" when absent.
-        fields: the fields present that an edit may concern.
+        edited: names the fields present that an edit may concern; None where no field is edited by its name.
         stream_options: OpenAI's `stream_options`, as sent; b"" when absent.
     """
 
@@ -65,7 +74,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     images: int = 0
     audio_seconds: float = 0.0
     service_tier: str = ""
-    fields: frozenset[str] = frozenset()
+    edited: Editable | None = None
     stream_options: bytes = b""
     session: str = ""
     opening: tuple[str | msgspec.Raw, ...] = ()
@@ -73,6 +82,11 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     overhead_tokens: int = 0
     uncorrected_prompt_tokens: int = 0
     expected_output_tokens: int | None = None
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields present that an edit may concern; few edits ask."""
+        return frozenset() if self.edited is None else self.edited.fields()
 
     @property
     def prompt_prefix(self) -> str:

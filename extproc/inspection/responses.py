@@ -23,6 +23,7 @@ class _Item(msgspec.Struct):
 
 
 class _Responses(Generating):
+    LIMITS = ("max_output_tokens",)
     input: msgspec.Raw = msgspec.Raw(b"null")
     instructions: msgspec.Raw = msgspec.Raw()
     tools: list[msgspec.Raw] | None = None
@@ -48,7 +49,6 @@ def inspect_responses(body: bytes) -> InferenceRequest:
     return build(
         Operation.RESPONSES,
         responses,
-        limits={"max_output_tokens": responses.max_output_tokens},
         prompt_bytes=tally.prompt_bytes,
         prompt_tokens=tally.tokens(body) + MESSAGE_TOKENS * messages,
         texts=tally.pieces(),

@@ -169,7 +169,7 @@ def test_an_edited_openai_body_reads_back_as_the_change_and_nothing_else(
         assert cap in (None, before.max_output_tokens)
         return
     after = inspect(target, Headers(()), changed.body)
-    changed_fields = ("model", "max_output_tokens", "output_limit_fields", "are_output_limits_equal", "fields")
+    changed_fields = ("model", "max_output_tokens", "output_limit_fields", "are_output_limits_equal", "edited")
     assert _but(after, *changed_fields) == _but(before, *changed_fields)
     assert (after.model, after.max_output_tokens, after.are_output_limits_equal) == (model, cap, True)
     edited = {"model", "max_tokens", "max_completion_tokens"}

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from extproc.headers import Headers
 from extproc.inspection import inspect
@@ -14,13 +13,14 @@ from extproc.inspection.request import InferenceRequest, RequestError
 from extproc.inspection.target import Operation, Target
 from extproc.tokens import estimate_tokens
 from headgate.policy.model import Protocol
+from tests.extproc.inspection.named import Named, without_prompt
 
 TARGET = Target(Protocol.OPENAI, Operation.EMBEDDINGS)
 
 
 def read(**fields: Any) -> InferenceRequest:
     request = inspect(TARGET, Headers(()), json.dumps({"model": "assistant"} | fields).encode())
-    return replace(request, texts=(), overhead_tokens=0, opening=(request.prompt_prefix,))
+    return without_prompt(request)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_the_input_is_text_token_ids_or_a_list_of_either(
         has_output=False,
         messages=messages,
         opening=(prompt_prefix,),
-        fields=frozenset({"model"}),
+        edited=Named(frozenset({"model"})),
     )
 
 

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from extproc.headers import Headers
 from extproc.inspection import inspect
@@ -14,6 +13,7 @@ from extproc.inspection.request import InferenceRequest, RequestError
 from extproc.inspection.target import Operation, Target
 from extproc.tokens import estimate_tokens
 from headgate.policy.model import Protocol
+from tests.extproc.inspection.named import Named, without_prompt
 
 TARGET = Target(Protocol.ANTHROPIC, Operation.MESSAGES)
 TOOL = {"name": "weather", "input_schema": {"type": "object"}}
@@ -23,7 +23,7 @@ IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png"
 def read(**fields: Any) -> InferenceRequest:
     body = {"model": "assistant", "max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]} | fields
     request = inspect(TARGET, Headers(()), json.dumps(body).encode())
-    return replace(request, texts=(), overhead_tokens=0, opening=(request.prompt_prefix,))
+    return without_prompt(request)
 
 
 def test_a_message_is_read_whole() -> None:
@@ -41,7 +41,7 @@ def test_a_message_is_read_whole() -> None:
         output_limit_fields=("max_tokens",),
         messages=1,
         tools=1,
-        fields=frozenset({"model", "max_tokens", "temperature"}),
+        edited=Named(frozenset({"model", "max_tokens", "temperature"})),
         session="someone",
         opening=("Be brief.Hello",),
     )

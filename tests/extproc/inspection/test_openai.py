@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from extproc.headers import Headers
 from extproc.inspection import inspect
@@ -16,6 +15,7 @@ from extproc.inspection.request import MAX_OUTPUT_TOKENS, InferenceRequest, Requ
 from extproc.inspection.target import Operation, Target
 from extproc.tokens import estimate_tokens
 from headgate.policy.model import Protocol
+from tests.extproc.inspection.named import Named, without_prompt
 
 CHAT = Target(Protocol.OPENAI, Operation.CHAT)
 COMPLETION = Target(Protocol.OPENAI, Operation.COMPLETION)
@@ -38,7 +38,7 @@ def read_completion(**fields: Any) -> InferenceRequest:
 
 def read(target: Target, body: object) -> InferenceRequest:
     request = inspect(target, Headers(()), body if isinstance(body, bytes) else json.dumps(body).encode())
-    return replace(request, texts=(), overhead_tokens=0, opening=(request.prompt_prefix,))
+    return without_prompt(request)
 
 
 def attempt(target: Target, body: bytes) -> InferenceRequest | None:
@@ -72,7 +72,7 @@ def test_a_chat_is_read_whole() -> None:
         messages=1,
         session="u",
         opening=(HELLO,),
-        fields=frozenset({"model", "max_tokens", "temperature"}),
+        edited=Named(frozenset({"model", "max_tokens", "temperature"})),
     )
 
 

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from extproc.headers import Headers
 from extproc.inspection import inspect
@@ -14,6 +13,7 @@ from extproc.inspection.request import InferenceRequest, RequestError
 from extproc.inspection.target import Operation, Target
 from extproc.tokens import estimate_tokens
 from headgate.policy.model import Protocol
+from tests.extproc.inspection.named import Named, without_prompt
 
 TARGET = Target(Protocol.OPENAI, Operation.RESPONSES)
 TOOL = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
@@ -22,7 +22,7 @@ TOOL = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
 def read(**fields: Any) -> InferenceRequest:
     body = json.dumps({"model": "assistant", "input": "Hello"} | fields).encode()
     request = inspect(TARGET, Headers(()), body)
-    return replace(request, texts=(), overhead_tokens=0, opening=(request.prompt_prefix,))
+    return without_prompt(request)
 
 
 def test_a_response_is_read_whole() -> None:
@@ -41,7 +41,7 @@ def test_a_response_is_read_whole() -> None:
         messages=1,
         tools=1,
         service_tier="flex",
-        fields=frozenset({"model", "max_output_tokens", "service_tier"}),
+        edited=Named(frozenset({"model", "max_output_tokens", "service_tier"})),
         opening=("Be brief.Hello",),
     )
 
