@@ -6,8 +6,9 @@ Pure: `now` is passed in, nothing is awaited. Not thread-safe; whoever owns the 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Mapping
-from typing import TypeVar
+from collections import defaultdict
+from collections.abc import Callable
+from operator import attrgetter
 
 from headgate.store import Lease, LeaseRequest, Refused, Scope, Usage, whole_share
 
@@ -18,8 +19,6 @@ MIN_RETRY_AFTER_SECONDS = 0.01
 _NEWEST_WEIGHT = 0.1
 _FIRST_GUESS_SECONDS = 1.0
 
-Key = TypeVar("Key", bound=Hashable)
-
 
 class Ledger:
     """Grants leases while every scope has room and takes each back exactly once."""
@@ -28,9 +27,10 @@ class Ledger:
         self._ids = itertools.count(1)
         self._leases: dict[int, Lease] = {}
         self._tenants: dict[str, int] = {}
-        self._tiers: dict[str, int] = {}
-        self._requests = _Pool()
-        self._tokens = _Pool()
+        self._tiers: defaultdict[str, _Use] = defaultdict(_Use)
+        self._clusters: defaultdict[str, _Use] = defaultdict(_Use)
+        self._by_tier: defaultdict[tuple[str, str], _Use] = defaultdict(_Use)
+        self._places: dict[tuple[str, str], tuple[_Use, _Use, _Use]] = {}
         self._mean_hold_seconds: dict[str | None, float] = {}
 
     def __len__(self) -> int:
@@ -71,7 +71,8 @@ class Ledger:
 
     def usage(self, cluster: str) -> Usage:
         """What is in flight on a cluster."""
-        return Usage(self._requests.total.get(cluster, 0), self._tokens.total.get(cluster, 0))
+        use = self._clusters.get(cluster, _NOTHING)
+        return Usage(use.requests, use.tokens)
 
     def in_flight(self, scope: Scope, name: str) -> int:
         """Leases of a tenant, tier or cluster."""
@@ -79,35 +80,61 @@ class Ledger:
             case Scope.TENANT:
                 return self._tenants.get(name, 0)
             case Scope.TIER:
-                return self._tiers.get(name, 0)
+                return self._tiers.get(name, _NOTHING).requests
             case Scope.CLUSTER:
-                return self._requests.total.get(name, 0)
+                return self._clusters.get(name, _NOTHING).requests
             case Scope.CLUSTER_TOKENS:
-                return self._tokens.total.get(name, 0)
+                return self._clusters.get(name, _NOTHING).tokens
 
     def _first_full(self, request: LeaseRequest) -> Scope | None:
-        if request.tenant_limit is not None and self._tenants.get(request.tenant, 0) >= request.tenant_limit:
+        limit = request.tenant_limit
+        if limit is not None and self._tenants.get(request.tenant, 0) >= limit:
             return Scope.TENANT
         if request.cluster is None:
             return None
-        if request.tier_limit is not None and self._tiers.get(request.tier, 0) >= request.tier_limit:
+        tier, cluster, _ = self._place(request.cluster, request.tier)
+        limit = request.tier_limit
+        if limit is not None and tier.requests >= limit:
             return Scope.TIER
-        where = (request.cluster, request.tier)
-        limit, token_limit = request.cluster_limit, request.cluster_token_limit
-        if limit is not None and self._requests.free(where, limit, request.reserved) < 1:
+        limit = request.cluster_limit
+        if limit is not None and limit - cluster.requests - self._kept(request, limit, _requests) < 1:
             return Scope.CLUSTER
-        if token_limit is not None and self._tokens.free(where, token_limit, request.reserved) < request.tokens:
+        limit = request.cluster_token_limit
+        if limit is not None and limit - cluster.tokens - self._kept(request, limit, _tokens) < request.tokens:
             return Scope.CLUSTER_TOKENS
         return None
 
+    def _kept(self, request: LeaseRequest, limit: int, used: Callable[[_Use], int]) -> int:
+        """What other tiers have reserved of the cluster's limit, and do not use."""
+        kept = 0
+        for tier, share in request.reserved.items():
+            if tier != request.tier:
+                use = self._by_tier.get((request.cluster or "", tier), _NOTHING)
+                kept += max(0, whole_share(share, limit) - used(use))
+        return kept
+
+    def _place(self, cluster: str, tier: str) -> tuple[_Use, _Use, _Use]:
+        """What the tier, the cluster, and the tier on the cluster use; kept, as there are only those of the policy."""
+        where = (cluster, tier)
+        place = self._places.get(where)
+        if place is None:
+            place = self._places[where] = (self._tiers[tier], self._clusters[cluster], self._by_tier[where])
+        return place
+
     def _count(self, request: LeaseRequest, sign: int) -> None:
-        _add(self._tenants, request.tenant, sign)
+        leases = self._tenants.get(request.tenant, 0) + sign
+        if leases:
+            self._tenants[request.tenant] = leases
+        else:
+            # A tenant without leases takes no memory: there may be any number of them.
+            del self._tenants[request.tenant]
         if request.cluster is not None:
-            _add(self._tiers, request.tier, sign)
-            where = (request.cluster, request.tier)
-            self._requests.add(where, sign)
-            if request.tokens:
-                self._tokens.add(where, sign * request.tokens)
+            tier, cluster, share = self._place(request.cluster, request.tier)
+            tier.requests += sign
+            cluster.requests += sign
+            share.requests += sign
+            cluster.tokens += sign * request.tokens
+            share.tokens += sign * request.tokens
 
     def _seconds_to_next_release(self, request: LeaseRequest, scope: Scope) -> float:
         """The mean time a lease is held, shared by those that hold one: the more there are, the sooner one ends."""
@@ -118,31 +145,15 @@ class Ledger:
         return min(max(mean / holders, MIN_RETRY_AFTER_SECONDS), MAX_RETRY_AFTER_SECONDS)
 
 
-class _Pool:
-    """One resource of the clusters (requests or tokens): in use in all, and by tier."""
+class _Use:
+    """What somebody has in use."""
+
+    __slots__ = ("requests", "tokens")
 
     def __init__(self) -> None:
-        self.total: dict[str, int] = {}
-        self._by_tier: dict[tuple[str, str], int] = {}
-
-    def free(self, where: tuple[str, str], limit: int, reserved: Mapping[str, float]) -> int:
-        """What the tier may still take: the limit less all in use, less what others reserved and do not use."""
-        cluster, tier = where
-        free = limit - self.total.get(cluster, 0)
-        for other, share in reserved.items():
-            if other != tier:
-                free -= max(0, whole_share(share, limit) - self._by_tier.get((cluster, other), 0))
-        return free
-
-    def add(self, where: tuple[str, str], amount: int) -> None:
-        _add(self.total, where[0], amount)
-        _add(self._by_tier, where, amount)
+        self.requests = 0
+        self.tokens = 0
 
 
-def _add(counts: dict[Key, int], key: Key, amount: int) -> None:
-    count = counts.get(key, 0) + amount
-    if count:
-        counts[key] = count
-    else:
-        # A tenant without leases takes no memory.
-        del counts[key]
+_NOTHING = _Use()
+_requests, _tokens = attrgetter("requests"), attrgetter("tokens")

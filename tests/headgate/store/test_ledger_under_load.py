@@ -126,11 +126,9 @@ class LedgerUnderLoad(RuleBasedStateMachine):
             return
         for lease in self.held:
             assert self.ledger.release(lease, self.now)
-        assert len(self.ledger) == 0
-        ledger, pools = self.ledger, (self.ledger._requests, self.ledger._tokens)
-        assert not ledger._tenants
-        assert not ledger._tiers
-        assert not [pool for pool in pools if pool.total or pool._by_tier]
+        self.held.clear()
+        self.counts_are_those_of_the_leases_held()
+        assert not self.ledger._tenants
 
     def question(self, tenant: str, cluster: str | None, tokens: int) -> LeaseRequest:
         rules, tier = self.rules, TENANTS[tenant]
