@@ -51,8 +51,12 @@ class ClusterSignals:
         if known is None:
             return 0.0
         usage, load = self._store.usage(cluster), self._servers(cluster)
-        own = max(_share(usage.requests, self.request_limit(known)), _share(usage.tokens, known.capacity.tokens))
-        return min(1.0, own if load is None else max(own, load.saturation))
+        saturation = _share(usage.requests, self._capacity.request_limit(known))
+        if known.capacity.tokens is not None:
+            saturation = max(saturation, _share(usage.tokens, known.capacity.tokens))
+        if load is not None:
+            saturation = max(saturation, load.saturation)
+        return min(1.0, saturation)
 
     def queue_depth(self, cluster: str) -> int:
         """Requests waiting for the cluster, here and in its servers."""

@@ -42,9 +42,9 @@ class Ledger:
 
     def acquire(self, request: LeaseRequest, now: float) -> Lease | Refused:
         """Take a slot in every scope, or name the first that has none. `now` in seconds, monotonic."""
-        refused = self.refusal(request)
-        if refused is not None:
-            return refused
+        scope = self._first_full(request)
+        if scope is not None:
+            return self._refused(request, scope)
         lease = Lease(next(self._ids), request, now)
         self.adopt(lease)
         return lease
@@ -52,7 +52,7 @@ class Ledger:
     def refusal(self, request: LeaseRequest) -> Refused | None:
         """What `acquire` would say if not yes."""
         scope = self._first_full(request)
-        return None if scope is None else Refused(scope, self._seconds_to_next_release(request, scope))
+        return None if scope is None else self._refused(request, scope)
 
     def adopt(self, lease: Lease) -> None:
         """Count a lease that was granted elsewhere."""
@@ -136,13 +136,13 @@ class Ledger:
             cluster.tokens += sign * request.tokens
             share.tokens += sign * request.tokens
 
-    def _seconds_to_next_release(self, request: LeaseRequest, scope: Scope) -> float:
-        """The mean time a lease is held, shared by those that hold one: the more there are, the sooner one ends."""
+    def _refused(self, request: LeaseRequest, scope: Scope) -> Refused:
+        """To be asked again after the mean time a lease is held, shared by its holders: the more, the sooner one ends."""
         name = {Scope.TENANT: request.tenant, Scope.TIER: request.tier}.get(scope, request.cluster or "")
         counted = Scope.CLUSTER if scope is Scope.CLUSTER_TOKENS else scope
         holders = max(1, self.in_flight(counted, name))
         mean = self._mean_hold_seconds.get(request.cluster, _FIRST_GUESS_SECONDS)
-        return min(max(mean / holders, MIN_RETRY_AFTER_SECONDS), MAX_RETRY_AFTER_SECONDS)
+        return Refused(scope, min(max(mean / holders, MIN_RETRY_AFTER_SECONDS), MAX_RETRY_AFTER_SECONDS))
 
 
 class _Use:

@@ -6,14 +6,16 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from extproc.conversation import CARRY_OUT
 from extproc.desk import AdmissionDesk
+from extproc.events import Effect
 from extproc.inspection.grpc_frames import framed
 from extproc.inspection.target import STREAM_INFER_PATH
 from extproc.service import ExtProcService
@@ -199,6 +201,10 @@ async def turns(times: int = TURNS) -> None:
 PICKS = st.integers(0, 1000)
 TENANTS = st.sampled_from(["acme", "globex", "hobby"])
 ENDS = st.sampled_from(["end", "vanish"])
+
+
+def test_every_effect_is_carried_out_somehow() -> None:
+    assert set(CARRY_OUT) == set(get_args(Effect))
 
 
 @IS_LATE
