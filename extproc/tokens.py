@@ -55,18 +55,23 @@ def estimate_tokens(text: str) -> int:
     return estimate_encoded_tokens(text.encode("utf-8", "surrogatepass"))
 
 
-def estimate_encoded_tokens(data: bytes, size_bytes: int | None = None) -> int:
+def estimate_encoded_tokens(data: bytes, size_bytes: int | None = None, quotes: int = 0) -> int:
     """Estimated tokens of UTF-8 text, plain or as it is written in JSON.
 
     Args:
         data: the text, or something long that is mostly it.
-        size_bytes: how much of `data` is the text; all of it when None.
+        size_bytes: how much of `data` is the text; all of it, but for the quotes, when None.
+        quotes: how many quotation marks of `data` only stand around texts.
     """
-    size = len(data) if size_bytes is None else size_bytes
+    size = len(data) - quotes if size_bytes is None else size_bytes
     if not size:
         return 0
-    prices = _sample(data).translate(_PRICES)
-    return _sum(prices) * size // (len(prices) * _TOKEN) + 1
+    weighed = data if len(data) <= _WHOLE_BYTES else _sample(data)
+    prices = weighed.translate(_PRICES)
+    quotes = quotes * len(weighed) // len(data)
+    # A sample may have met fewer quotes than there ought to be in it.
+    price = max(0, _sum(prices) - quotes * _SYMBOL_PRICE)
+    return price * size // ((len(weighed) - quotes) * _TOKEN) + 1
 
 
 def _sum(prices: bytes) -> int:
@@ -78,6 +83,4 @@ def _sum(prices: bytes) -> int:
 
 
 def _sample(data: bytes) -> bytes:
-    if len(data) <= _WHOLE_BYTES:
-        return data
     return data[_START :: _STEP if len(data) <= _LONG_BYTES else _LONG_STEP]

@@ -61,7 +61,7 @@ class Tally(msgspec.Struct, gc=False):
         if self.prompt_bytes >= _NEARLY_ALL * len(body):
             # What stands between the texts weighs next to nothing then, and they need not be put together.
             return estimate_encoded_tokens(body, self.prompt_bytes)
-        return estimate_encoded_tokens(b"".join([*[bytes(text)[1:-1] for text in self.texts], *self.schemas]))
+        return estimate_encoded_tokens(b"".join(self.texts + self.schemas), quotes=2 * len(self.texts))
 
     def pieces(self) -> tuple[msgspec.Raw, ...]:
         """All that was weighed."""

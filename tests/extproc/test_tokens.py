@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.tokens import estimate_tokens
+from extproc.tokens import estimate_encoded_tokens, estimate_tokens
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=400)
 BYTES = random.Random(7).randbytes(3000)
@@ -144,3 +144,20 @@ def test_every_byte_of_a_short_text_counts_at_its_price(length: int) -> None:
     assert estimate_tokens("j" * length) == length + 1
     assert estimate_tokens("e" * length) == length * 2 // 9 + 1
     assert estimate_tokens("j" + "e" * (length - 1)) == (18 + (length - 1) * 4) // 18 + 1
+
+
+@given(st.lists(st.text("aQ7 \"\\{", max_size=30), min_size=1, max_size=40))
+def test_quotes_around_texts_weigh_nothing(texts: list[str]) -> None:
+    encoded = [json.dumps(text).encode() for text in texts]
+    plain = b"".join(text[1:-1] for text in encoded)
+
+    assert estimate_encoded_tokens(b"".join(encoded), quotes=2 * len(texts)) == estimate_encoded_tokens(plain)
+
+
+@pytest.mark.parametrize("length", [0, 1, 5, 100, 1000])
+def test_many_short_texts_weigh_what_they_do_in_one_piece(length: int) -> None:
+    text = json.dumps(("word " * 200)[:length]).encode()
+    count = 400_000 // len(text)
+    together = estimate_encoded_tokens(text[1:-1] * count)
+
+    assert estimate_encoded_tokens(text * count, quotes=2 * count) == pytest.approx(together, rel=0.06)
