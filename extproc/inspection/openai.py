@@ -119,7 +119,7 @@ def build(
         session=session or body.prompt_cache_key or body.user or "",
         service_tier=tier,
         edited=body,
-        stream_options=bytes(body.stream_options),
+        stream_options=bytes(body.stream_options) if body.stream_options else b"",
         prompt_bytes=prompt_bytes,
         prompt_tokens=prompt_tokens,
         overhead_tokens=overhead_tokens,
