@@ -5,14 +5,16 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-from extproc.admission import Ladder
-from extproc.events import Decision, JoinQueue, Verdict
+from extproc import refusal
+from extproc.admission import Ladder, is_closed, ladder_of
+from extproc.events import Decision, JoinQueue, LeaseRefused, Verdict
 from extproc.headers import Headers
 from extproc.identity import Identity
 from extproc.inspection.request import InferenceRequest
 from extproc.inspection.target import Target
-from extproc.routing import Destination
-from headgate.policy.model import Queue
+from extproc.refusal import Refusal
+from extproc.routing import Destination, Signals
+from headgate.policy.model import Policy, Queue
 from headgate.store import LeaseRequest, Scope
 
 
@@ -31,10 +33,21 @@ class Attempt(msgspec.Struct, gc=False):
     ladder: Ladder | None = None
     waited_seconds: float = 0.0
 
+    def ladder_for(self, policy: Policy, identity: Identity, signals: Signals) -> Ladder:
+        """Made for those that need it: most find a place at once."""
+        if self.ladder is None:
+            self.ladder = ladder_of(policy, identity, self.request, self.destination, signals)
+        return self.ladder
+
     def forget_prompt(self) -> None:
         """Free what is as long as the prompt: the request is decided on, and may run for minutes."""
         self.body = b""
         self.request = replace(self.request, texts=(), opening=())
+
+
+def contended(refused: LeaseRefused, request: LeaseRequest) -> Refusal:
+    """What is told of the store's no, and when to come again; not at all where a limit of 0 lets nothing through."""
+    return refusal.contended(refused.reason, None if is_closed(request) else refused.retry_after_seconds)
 
 
 def joining(

@@ -10,16 +10,13 @@ from msgspec.structs import replace
 
 from extproc import answers, refusal
 from extproc.admission import (
-    Ladder,
     can_ever_fit,
     idle_room_tokens,
-    is_closed,
-    ladder_of,
     passing_question,
     question,
 )
 from extproc.affinity import AffinityNames
-from extproc.attempt import Attempt, decision, joining
+from extproc.attempt import Attempt, contended, decision, joining
 from extproc.deadline import seconds_left
 from extproc.early import HAS_TO_BUFFER, refuse_early, standing
 from extproc.estimates import Estimates
@@ -70,6 +67,12 @@ _HEADERS, _BODY = Phase.REQUEST_HEADERS, Phase.REQUEST_BODY
 
 class Exchange:
     """One request. `policy` stays the same for its whole life, whatever is reloaded meanwhile."""
+
+    __slots__ = (
+        "_affinity", "_attempt", "_course", "_estimates", "_headers", "_identity", "_is_body_complete", "_is_buffered",
+        "_is_decided", "_lease", "_phase", "_policy", "_region", "_signals", "_started_at", "_stream", "_target",
+        "_uncounted",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -254,14 +257,10 @@ class Exchange:
             room = idle_room_tokens(self._policy, identity, found.cluster) or 0
             return self._reject(refusal.too_long(found.charged_tokens, room))
         if self._signals.is_degraded(identity.tier, found.cluster.name):
-            attempt.destination = self._ladder(identity, attempt).start_degraded(self._signals)
+            attempt.destination = attempt.ladder_for(self._policy, identity, self._signals).start_degraded(
+                self._signals
+            )
         return [AcquireLease(self._question(identity, attempt), identity.tier.priority)]
-
-    def _ladder(self, identity: Identity, attempt: Attempt) -> Ladder:
-        """Made for those that need it: most find a place at once."""
-        if attempt.ladder is None:
-            attempt.ladder = ladder_of(self._policy, identity, attempt.request, attempt.destination, self._signals)
-        return attempt.ladder
 
     def _question(self, identity: Identity, attempt: Attempt) -> LeaseRequest:
         destination = attempt.destination
@@ -325,12 +324,12 @@ class Exchange:
         if self._is_decided or self._identity is None:
             return []
         if attempt is None:
-            return self._reject(_told(refused, passing_question(self._identity)))
+            return self._reject(contended(refused, passing_question(self._identity)))
         attempt.waited_seconds += refused.waited_seconds
-        ladder = self._ladder(self._identity, attempt)
+        ladder = attempt.ladder_for(self._policy, self._identity, self._signals)
         step = ladder.next(refused.scope)
         if step is None:
-            return self._reject(_told(refused, self._question(self._identity, attempt)), attempt.waited_seconds)
+            return self._reject(contended(refused, self._question(self._identity, attempt)), attempt.waited_seconds)
         if isinstance(step, Queue):
             attempt.destination = ladder.first
             return [
@@ -396,7 +395,3 @@ class Exchange:
             self._headers, self._target, self._identity, self._attempt,
             verdict=verdict, reason=reason, status=status, waited_seconds=waited_seconds,
         )  # fmt: skip
-
-
-def _told(refused: LeaseRefused, request: LeaseRequest) -> Refusal:
-    return refusal.contended(refused.reason, None if is_closed(request) else refused.retry_after_seconds)

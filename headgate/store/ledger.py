@@ -137,7 +137,7 @@ class Ledger:
             share.tokens += sign * request.tokens
 
     def _refused(self, request: LeaseRequest, scope: Scope) -> Refused:
-        """To be asked again after the mean time a lease is held, shared by all that hold one: of many, one ends soon."""
+        """To be asked again after the mean time a lease is held, shared by its holders: of many, one ends soon."""
         name = {Scope.TENANT: request.tenant, Scope.TIER: request.tier}.get(scope, request.cluster or "")
         counted = Scope.CLUSTER if scope is Scope.CLUSTER_TOKENS else scope
         holders = max(1, self.in_flight(counted, name))
