@@ -146,7 +146,7 @@ def test_every_byte_of_a_short_text_counts_at_its_price(length: int) -> None:
     assert estimate_tokens("j" + "e" * (length - 1)) == (18 + (length - 1) * 4) // 18 + 1
 
 
-@given(st.lists(st.text("aQ7 \"\\{", max_size=30), min_size=1, max_size=40))
+@given(st.lists(st.text('aQ7 "\\{', max_size=30), min_size=1, max_size=40))
 def test_quotes_around_texts_weigh_nothing(texts: list[str]) -> None:
     encoded = [json.dumps(text).encode() for text in texts]
     plain = b"".join(text[1:-1] for text in encoded)
