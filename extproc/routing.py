@@ -13,7 +13,18 @@ from extproc.headers import Headers
 from extproc.identity import Identity
 from extproc.inspection.request import InferenceRequest
 from extproc.inspection.target import Operation, Target
-from headgate.policy.model import Cluster, Decoding, Frontend, OutputTokens, Policy, Protocol, Route, Tier
+from headgate.policy.model import (
+    Cluster,
+    Decoding,
+    Frontend,
+    OutputTokens,
+    Place,
+    Policy,
+    Protocol,
+    Route,
+    RoutingTable,
+    Tier,
+)
 from headgate.store import Scope
 
 DEFAULT_EXPECTED_OUTPUT_TOKENS = 256
@@ -83,24 +94,24 @@ def is_served(policy: Policy, target: Target) -> bool:
         return False
     if target.model is None:
         return policy.is_served(target.protocol, target.operation)
-    return bool(policy.routing_table(target.model, target.protocol, target.operation).routes)
+    return bool(policy.routing_table(target.model, target.protocol, target.operation).places)
 
 
 def find_route(
     policy: Policy, identity: Identity, request: InferenceRequest, headers: Headers, signals: Signals, region: str
 ) -> Destination | NoDestination:
     """Walk the model's routing table."""
-    model = policy.models[request.model]
     table = policy.routing_table(request.model, request.protocol, request.operation)
-    if not table.routes:
-        return NoDestination("protocol_not_served", f"The model '{model.name}' is not served over {_api(request)}.")
     index = policy.rules.first_match(table.conditions, _Asking(identity, request, headers, region, signals))
     if index is None:
-        return NoDestination("no_route", f"No route of the model '{model.name}' takes this request.")
-    route = table.routes[index]
-    # A cheaper cluster is a degradation only for a request that some condition sent there.
-    is_degraded = route.when is not None and route.cluster in model.degrade
-    return _destination(policy, identity, request, route, is_degraded=is_degraded)
+        return _nowhere(request, table)
+    return _destination(identity, request, table.places[index])
+
+
+def _nowhere(request: InferenceRequest, table: RoutingTable) -> NoDestination:
+    if table.places:
+        return NoDestination("no_route", f"No route of the model '{request.model}' takes this request.")
+    return NoDestination("protocol_not_served", f"The model '{request.model}' is not served over {_api(request)}.")
 
 
 def degraded_routes(
@@ -109,11 +120,12 @@ def degraded_routes(
     """The cheaper places the model names, in order, without the one that has just refused."""
     model = policy.models[request.model]
     routes = {route.cluster: route for route in reversed(model.routes)}
-    return [
-        _destination(policy, identity, request, routes.get(name, Route(cluster=name)), is_degraded=True)
+    places = [
+        policy.place(routes.get(name, Route(cluster=name)), request.protocol, request.operation, is_degraded=True)
         for name in model.degrade
-        if name != refused.cluster.name and _frontend(policy, name, request) is not None
+        if name != refused.cluster.name
     ]
+    return [_destination(identity, request, place) for place in places if place is not None]
 
 
 def capped_output_tokens(asked: int | None, tier: OutputTokens, route_limit: int | None) -> int | None:
@@ -140,29 +152,20 @@ def _api(request: InferenceRequest) -> str:
     return api if is_plain else f"{api}'s {request.operation}"
 
 
-def _frontend(policy: Policy, cluster: str, request: InferenceRequest) -> Frontend | None:
-    return policy.clusters[cluster].frontend_for(request.protocol, request.operation)
-
-
-def _destination(
-    policy: Policy, identity: Identity, request: InferenceRequest, route: Route, *, is_degraded: bool
-) -> Destination:
-    cluster = policy.clusters[route.cluster]
-    frontend = cluster.frontend_for(request.protocol, request.operation)
-    if frontend is None:
-        raise ValueError(f"cluster '{cluster.name}' does not serve {request.operation}")
+def _destination(identity: Identity, request: InferenceRequest, place: Place) -> Destination:
+    route = place.route
     asked, tier = request.max_output_tokens, identity.tier.output_tokens
     cap = capped_output_tokens(asked, tier, route.max_output_tokens)
     max_output_tokens, expected = (cap, _expected_output_tokens(request) if cap is None else cap)
     if not request.has_output:
         max_output_tokens, expected = None, 0
     return Destination(
-        cluster=cluster,
-        frontend=frontend,
+        cluster=place.cluster,
+        frontend=place.frontend,
         max_output_tokens=max_output_tokens,
         charged_tokens=min(request.prompt_tokens + expected * request.choices, MAX_CHARGED_TOKENS),
         prompt_tokens=request.prompt_tokens,
-        is_degraded=is_degraded,
+        is_degraded=place.is_degraded,
         reason=route.reason or "",
         output_cap=route.max_output_tokens,
         priority=identity.tier.priority,

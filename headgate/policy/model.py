@@ -284,10 +284,24 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True)
-class RoutingTable:
-    """Routes in the order they are tried, and their conditions."""
+class Place:
+    """Where a route leads: the cluster, and the API of it that takes the request.
 
-    routes: tuple[Route, ...]
+    Attributes:
+        is_degraded: whether a request that comes here gets less than it could.
+    """
+
+    route: Route
+    cluster: Cluster
+    frontend: Frontend
+    is_degraded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    """Places in the order their routes are tried, and the conditions of those."""
+
+    places: tuple[Place, ...]
     conditions: RuleTable
 
 
@@ -329,20 +343,28 @@ class Policy:
         object.__setattr__(self, "reservations", reservations)
 
     def routing_table(self, model: str, protocol: Protocol, operation: str) -> RoutingTable:
-        """The routes of a model whose cluster takes such a request, in order; worked out once."""
+        """Where the routes of a model lead such a request, of those whose cluster takes it; worked out once."""
         kind = (model, protocol, operation)
         found = self._routing_tables.get(kind)
         if found is None:
             found = self._routing_tables[kind] = self._routing_table(*kind)
         return found
 
-    def _routing_table(self, model: str, protocol: Protocol, operation: str) -> RoutingTable:
-        routes = tuple(
-            route
-            for route in self.models[model].routes
-            if self.clusters[route.cluster].frontend_for(protocol, operation) is not None
-        )
-        return RoutingTable(routes, self.rules.table([route.when for route in routes]))
+    def _routing_table(self, name: str, protocol: Protocol, operation: str) -> RoutingTable:
+        model = self.models[name]
+        places: list[Place] = []
+        for route in model.routes:
+            # A cheaper cluster is a degradation only for a request that some condition sent there.
+            is_degraded = route.when is not None and route.cluster in model.degrade
+            place = self.place(route, protocol, operation, is_degraded=is_degraded)
+            places += [place] if place is not None else []
+        return RoutingTable(tuple(places), self.rules.table([place.route.when for place in places]))
+
+    def place(self, route: Route, protocol: Protocol, operation: str, *, is_degraded: bool) -> Place | None:
+        """Where the route leads such a request; None where its cluster does not take it."""
+        cluster = self.clusters[route.cluster]
+        frontend = cluster.frontend_for(protocol, operation)
+        return None if frontend is None else Place(route, cluster, frontend, is_degraded)
 
     def is_served(self, protocol: Protocol, operation: str) -> bool:
         """Whether any cluster takes such a request."""
