@@ -7,14 +7,14 @@ from msgspec.structs import replace
 
 from extproc import refusal
 from extproc.admission import Ladder, is_closed, ladder_of
-from extproc.events import Decision, JoinQueue, LeaseRefused, Verdict
+from extproc.events import Decision, JoinQueue, LeaseRefused, Respond, Verdict
 from extproc.headers import Headers
 from extproc.identity import Identity
 from extproc.inspection.request import InferenceRequest
 from extproc.inspection.target import Target
 from extproc.refusal import Refusal
 from extproc.routing import Destination, Signals
-from headgate.policy.model import Policy, Queue
+from headgate.policy.model import Policy, Protocol, Queue
 from headgate.store import LeaseRequest, Scope
 
 
@@ -48,6 +48,18 @@ class Attempt(msgspec.Struct, gc=False):
 def contended(refused: LeaseRefused, request: LeaseRequest) -> Refusal:
     """What is told of the store's no, and when to come again; not at all where a limit of 0 lets nothing through."""
     return refusal.contended(refused.reason, None if is_closed(request) else refused.retry_after_seconds)
+
+
+def respond(refused: Refusal, protocol: Protocol | None, decided: Decision | None = None) -> Respond:
+    """The no in the client's own format."""
+    return Respond(
+        status=refused.status,
+        headers=refused.headers(protocol),
+        body=refused.body(protocol),
+        grpc_status=refused.grpc_status,
+        details=f"headgate_{refused.reason}",
+        decision=decided,
+    )
 
 
 def joining(

@@ -6,6 +6,9 @@ machine needs from outside comes back as an event. Each message of Envoy's gets 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from msgspec.structs import replace
 
 from extproc import answers, refusal
@@ -16,7 +19,7 @@ from extproc.admission import (
     question,
 )
 from extproc.affinity import AffinityNames
-from extproc.attempt import Attempt, contended, decision, joining
+from extproc.attempt import Attempt, contended, decision, joining, respond
 from extproc.deadline import seconds_left
 from extproc.early import HAS_TO_BUFFER, refuse_early, standing
 from extproc.estimates import Estimates
@@ -70,8 +73,8 @@ class Exchange:
 
     __slots__ = (
         "_affinity", "_attempt", "_course", "_estimates", "_headers", "_identity", "_is_body_complete", "_is_buffered",
-        "_is_decided", "_lease", "_phase", "_policy", "_region", "_signals", "_started_at", "_stream", "_target",
-        "_uncounted",
+        "_is_decided", "_lease", "_now", "_phase", "_policy", "_region", "_signals", "_started_at", "_stream",
+        "_target", "_uncounted",
     )  # fmt: skip
 
     def __init__(
@@ -97,7 +100,7 @@ class Exchange:
         self._course: Course | None = None
         self._lease: Lease | None = None
         self._is_decided = self._is_body_complete = self._is_buffered = False
-        self._started_at = 0.0
+        self._now = self._started_at = 0.0
 
     @property
     def is_decided(self) -> bool:
@@ -111,37 +114,27 @@ class Exchange:
 
     def receive(self, event: Event, now: float) -> list[Effect]:
         """Take one event; `now` in seconds, monotonic."""
-        match event:
-            case HeadersReceived():
-                self._started_at = now
-                return self._on_headers(event)
-            case BodyReceived(body, is_end):
-                return self._on_body(body, is_end=is_end)
-            case LeaseGranted():
-                return self._on_granted(event)
-            case StreamEnded():
-                return self._on_end()
-            case OtherReceived(Phase.REQUEST_TRAILERS) if self._stream and not (self._is_decided or self._attempt):
-                return self._on_body(b"", is_end=True)
-            case OtherReceived(phase):
-                return [Continue(phase)]
-            case LeaseRefused():
-                return self._on_refused(event, now)
-            case StoreFailed(waited_seconds):
-                return self._on_store_failed(waited_seconds)
-            case TokensCounted(tokens):
-                return self._on_counted(tokens)
-            case TurnedAway("shutting_down") if self._stream is not None and self._is_decided:
-                return []
-            case TurnedAway(reason):
-                self._is_decided = False
-                return self._reject(refusal.turned_away(reason))
+        self._now = now
+        return TAKE[type(event)](self, event)
+
+    def _on_other(self, other: OtherReceived) -> list[Effect]:
+        is_undecided = self._stream is not None and not (self._is_decided or self._attempt)
+        if other.phase is Phase.REQUEST_TRAILERS and is_undecided:
+            return self._on_body(BodyReceived(b"", is_end=True))
+        return [Continue(other.phase)]
+
+    def _on_turned_away(self, turned_away: TurnedAway) -> list[Effect]:
+        if turned_away.reason == "shutting_down" and self._stream is not None and self._is_decided:
+            return []
+        self._is_decided = False
+        return self._reject(refusal.turned_away(turned_away.reason))
 
     # who, and is it worth reading the body
 
     def _on_headers(self, received: HeadersReceived) -> list[Effect]:
         if self._is_decided or self._phase is _BODY:
             return [Continue(_HEADERS)]
+        self._started_at = self._now
         self._headers, self._is_buffered = received.headers, received.is_buffered
         known = standing(self._policy, received)
         self._target, identity = known.target, known.caller
@@ -177,7 +170,8 @@ class Exchange:
 
     # what, and where to
 
-    def _on_body(self, body: bytes, *, is_end: bool) -> list[Effect]:
+    def _on_body(self, received: BodyReceived) -> list[Effect]:
+        body, is_end = received.body, received.is_end
         if self._stream is not None and self._identity is not None:
             return self._on_piece(self._identity, self._stream, body, is_end=is_end)
         if self._is_decided or self._is_body_complete:
@@ -226,7 +220,7 @@ class Exchange:
 
     def _refuse_piece(self, refused: Refusal) -> list[Effect]:
         # The decision on the stream has been reported; what follows is between Envoy and the client.
-        return [self._respond(refused)] if self._course is not None else self._reject(refused)
+        return [respond(refused, self._target.protocol)] if self._course is not None else self._reject(refused)
 
     def _route(self, identity: Identity, request: InferenceRequest, body: bytes) -> list[Effect]:
         if request.model not in self._policy.models:
@@ -239,7 +233,8 @@ class Exchange:
             return [CountTokens(model.tokenizer, request.texts)]
         return self._place(identity, request, body)
 
-    def _on_counted(self, tokens: int | None) -> list[Effect]:
+    def _on_counted(self, counted_tokens: TokensCounted) -> list[Effect]:
+        tokens = counted_tokens.tokens
         uncounted, self._uncounted = self._uncounted, None
         if self._is_decided or self._identity is None or uncounted is None:
             return []
@@ -319,7 +314,7 @@ class Exchange:
         forward = Forward(phase=self._phase, set_headers=headers, body=question.body, decision=decided)
         return [forward, Report(decided)]
 
-    def _on_refused(self, refused: LeaseRefused, now: float) -> list[Effect]:
+    def _on_refused(self, refused: LeaseRefused) -> list[Effect]:
         attempt = self._attempt
         if self._is_decided or self._identity is None:
             return []
@@ -339,7 +334,7 @@ class Exchange:
                     step,
                     request=self._question(self._identity, attempt),
                     scope=refused.scope,
-                    left_seconds=seconds_left(self._headers, now - self._started_at),
+                    left_seconds=seconds_left(self._headers, self._now - self._started_at),
                     outlasts_store=self._policy.on_store_failure is not OnStoreFailure.OPEN,
                 )
             ]
@@ -348,7 +343,8 @@ class Exchange:
         attempt.destination = step if step is ladder.first else replace(step, reason=refused.reason)
         return [AcquireLease(self._question(self._identity, attempt), self._identity.tier.priority)]
 
-    def _on_store_failed(self, waited_seconds: float) -> list[Effect]:
+    def _on_store_failed(self, failed: StoreFailed) -> list[Effect]:
+        waited_seconds = failed.waited_seconds
         if self._is_decided or self._identity is None:
             return []
         if self._policy.on_store_failure is OnStoreFailure.CLOSED:
@@ -370,19 +366,10 @@ class Exchange:
         if self._attempt is not None:
             self._attempt.forget_prompt()
         # The slot first: the client may be gone, and then nothing after its answer happens.
-        return [*self._release(), self._respond(refused, decided), Report(decided)]
+        return [*self._release(), respond(refused, self._target.protocol, decided), Report(decided)]
 
-    def _respond(self, refused: Refusal, decided: Decision | None = None) -> Respond:
-        return Respond(
-            status=refused.status,
-            headers=refused.headers(self._target.protocol),
-            body=refused.body(self._target.protocol),
-            grpc_status=refused.grpc_status,
-            details=f"headgate_{refused.reason}",
-            decision=decided,
-        )
-
-    def _on_end(self) -> list[Effect]:
+    def _on_end(self, ended: StreamEnded) -> list[Effect]:
+        del ended
         self._is_decided = True
         return self._release()
 
@@ -395,3 +382,17 @@ class Exchange:
             self._headers, self._target, self._identity, self._attempt,
             verdict=verdict, reason=reason, status=status, waited_seconds=waited_seconds,
         )  # fmt: skip
+
+
+TAKE: Mapping[type[Event], Callable[[Exchange, Any], list[Effect]]] = {
+    HeadersReceived: Exchange._on_headers,
+    BodyReceived: Exchange._on_body,
+    OtherReceived: Exchange._on_other,
+    LeaseGranted: Exchange._on_granted,
+    LeaseRefused: Exchange._on_refused,
+    StoreFailed: Exchange._on_store_failed,
+    TokensCounted: Exchange._on_counted,
+    TurnedAway: Exchange._on_turned_away,
+    StreamEnded: Exchange._on_end,
+}
+"""Who takes each event; a look-up, as to match the classes one by one takes longer than some of them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -33,7 +33,7 @@ from extproc.events import (
     TurnedAway,
     Verdict,
 )
-from extproc.exchange import Exchange
+from extproc.exchange import TAKE, Exchange
 from headgate.policy.model import (
     Capacity,
     OutputTokens,
@@ -56,6 +56,10 @@ from tests.extproc.exchanges import (
 )
 
 # admitted
+
+
+def test_every_event_is_taken_by_somebody() -> None:
+    assert set(TAKE) == set(get_args(Event))
 
 
 def test_a_request_is_admitted_and_holds_its_slot_until_its_stream_ends(policy: Policy, signals: Any) -> None:
