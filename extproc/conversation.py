@@ -105,7 +105,8 @@ class RequestConversation:
         """Leave the queue and give back what the request holds, unless it runs on without us."""
         self._on_ended(self)
         self._kept = None
-        self._leave_queue()
+        if self._waiting is not None:
+            self._leave_queue()
         given_back = self._exchange.receive(StreamEnded(), self._clock())
         if not self._is_detached:
             self._perform(given_back)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 
 DIFFERENT_EVERY_TIME = ("content-length", "traceparent", "x-request-id")
 """Heads that are the same but for these are alike."""
+_MAX_DIGITS = 18
 _new = object.__new__
 
 
@@ -39,7 +41,7 @@ class Headers:
     def content_length(self) -> int | None:
         """The declared body size in bytes; None when absent or not a number."""
         value = self._values.get("content-length", "")
-        return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None
+        return _whole_number(value) if len(value) <= _MAX_DIGITS else None
 
 
 def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -48,3 +50,8 @@ def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         name = name.lower()
         values[name] = f"{values[name]},{value}" if name in values else value
     return values
+
+
+@functools.lru_cache(maxsize=4096)
+def _whole_number(value: str) -> int | None:
+    return int(value) if value.isascii() and value.isdigit() else None

@@ -130,10 +130,11 @@ def degraded_routes(
 
 def capped_output_tokens(asked: int | None, tier: OutputTokens, route_limit: int | None) -> int | None:
     """What the client asked for (or the tier's default), under the tightest of the caps; None without any."""
-    tokens = asked if asked is not None else tier.default
-    for limit in (tier.max, route_limit):
-        if limit is not None and (tokens is None or limit < tokens):
-            tokens = limit
+    tokens = tier.default if asked is None else asked
+    if tier.max is not None and (tokens is None or tier.max < tokens):
+        tokens = tier.max
+    if route_limit is not None and (tokens is None or route_limit < tokens):
+        tokens = route_limit
     return tokens
 
 

@@ -27,7 +27,7 @@ def sized(
         uncorrected_prompt_tokens=0 if has_media or not request.prompt_bytes else estimate,
         expected_output_tokens=expected_output_tokens,
     )
-    return with_media_priced(known, model)
+    return with_media_priced(known, model) if has_media else known
 
 
 def counted(request: InferenceRequest, model: Model, text_tokens: int) -> InferenceRequest:

@@ -50,19 +50,24 @@ def inspect_chat(body: bytes) -> InferenceRequest:
             tally.add_json(message.tool_calls)
         if opening is None and message.role == USER:
             opening = len(tally.texts)
-    tools = (chat.tools or []) + (chat.functions or [])
+    tools = chat.tools or []
+    if chat.functions:
+        tools = tools + chat.functions
     for tool in tools:
         tally.add_json(tool)
-    tally.add_json(chat.response_format)
+    if chat.response_format:
+        tally.add_json(chat.response_format)
+    messages = len(chat.messages)
+    overhead_tokens = MESSAGE_TOKENS * messages
     return build(
         Operation.CHAT,
         chat,
         n=chat.n,
         prompt_bytes=tally.prompt_bytes,
-        prompt_tokens=tally.tokens(body) + MESSAGE_TOKENS * len(chat.messages),
+        prompt_tokens=tally.tokens(body) + overhead_tokens,
         texts=tally.pieces(),
-        overhead_tokens=MESSAGE_TOKENS * len(chat.messages),
-        messages=len(chat.messages),
+        overhead_tokens=overhead_tokens,
+        messages=messages,
         tools=len(tools),
         images=tally.images,
         audio_seconds=tally.audio_seconds,

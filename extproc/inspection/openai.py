@@ -102,19 +102,24 @@ def build(
     tier = body.service_tier or ""
     if len(tier) > _MAX_SERVICE_TIER_CHARACTERS:
         raise RequestError("'service_tier' is too long.", param="service_tier")
-    limits = {
-        name: checked_output_limit(value, name)
-        for name in body.LIMITS
-        if (value := getattr(body, name)) is not None and value is not _UNSET
-    }
+    limit: int | None = None
+    limit_fields: tuple[str, ...] = ()
+    are_limits_equal = True
+    for name in body.LIMITS:
+        value = getattr(body, name)
+        if value is not None and value is not _UNSET:
+            said = checked_output_limit(value, name)
+            limit = said if limit is None else limit
+            limit_fields += (name,)
+            are_limits_equal = are_limits_equal and said == limit
     return InferenceRequest(
         protocol=protocol,
         operation=operation,
         model=body.model,
         stream=bool(body.stream),
-        max_output_tokens=next(iter(limits.values()), None),
-        output_limit_fields=tuple(limits),
-        are_output_limits_equal=len(limits) < 2 or len(set(limits.values())) == 1,
+        max_output_tokens=limit,
+        output_limit_fields=limit_fields,
+        are_output_limits_equal=are_limits_equal,
         choices=choices * max(1, prompts),
         session=session or body.prompt_cache_key or body.user or "",
         service_tier=tier,
