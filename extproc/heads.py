@@ -6,8 +6,8 @@ of Envoy's message, and what is left is looked up among the messages read before
 
 from __future__ import annotations
 
-import functools
 import re
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 from msgspec.structs import replace
@@ -17,34 +17,50 @@ from extproc.headers import DIFFERENT_EVERY_TIME, Headers
 from extproc.wire_format import nested, tag_of
 from headgate.pb import ext_proc_pb2 as pb
 
-HEADS = tag_of(pb.ProcessingRequest, "request_headers")
+_HEAD = tag_of(pb.ProcessingRequest, "request_headers")
 """What a message with the head of a request begins with, as Envoy writes it."""
 _KEY, _RAW_VALUE = tag_of(pb.HeaderValue, "key"), tag_of(pb.HeaderValue, "raw_value")
 _BEFORE = {nested(_KEY, name.encode()) + _RAW_VALUE: name for name in DIFFERENT_EVERY_TIME}
-_CUT = re.compile(b"((?:" + b"|".join(map(re.escape, _BEFORE)) + rb")[\x00-\x7f])", re.DOTALL)
+_BEFORE_VALUE = re.compile(b"(" + b"|".join(map(re.escape, _BEFORE)) + rb")[\x00-\x7f]", re.DOTALL)
 """Such a header up to its value, whose length is one byte."""
 _FULL_DUPLEX, _BUFFERED = pb.ProcessingMode.FULL_DUPLEX_STREAMED, pb.ProcessingMode.BUFFERED
 _MAX_BYTES = 4096
 """Longer messages are not remembered, so that those of strangers take little memory."""
+_MAX_REMEMBERED = 1024
+
+_Places = tuple[tuple[str, int, int], ...]
+"""Where values to be cut out stand in a message: header, begin, end."""
+
+
+class _Known(NamedTuple):
+    places: _Places
+    head: HeadersReceived | None
+
+
+_last_places: dict[int, _Places] = {}
+"""By the length of the message: most that are as long as another have them in the same places."""
+_known: dict[bytes, _Known] = {}
 
 
 def read_head(message: bytes) -> HeadersReceived | None:
     """Read a `ProcessingRequest`; None for one that has to be read as a whole, by `headers_received`."""
-    if len(message) > _MAX_BYTES:
+    size = len(message)
+    if size > _MAX_BYTES or not message.startswith(_HEAD):
         return None
-    parts = _CUT.split(message)
-    values = {}
-    for at in range(1, len(parts), 2):
-        before, rest = parts[at], parts[at + 1]
-        size = before[-1]
-        if len(rest) < size:
+    places = _last_places.get(size, ())
+    rest, values = _cut(message, places)
+    known = _known.get(rest)
+    if known is None or known.places != places:
+        places = _places(message)
+        if not places:
             return None
-        values[_BEFORE[before[:-1]]] = rest[:size].decode("utf-8", "replace")
-        parts[at + 1] = rest[size:]
-    known = _remembered(tuple(parts)) if 2 * len(values) == len(parts) - 1 else None
-    if known is None:
+        rest, values = _cut(message, places)
+        known = _remembered(rest, places)
+        _last_places[size] = places
+    head = known.head
+    if head is None:
         return None
-    return HeadersReceived(known.headers.but(values), known.is_end, known.is_duplex, known.is_buffered, known.likeness)
+    return HeadersReceived(head.headers.but(values), head.is_end, head.is_duplex, head.is_buffered, head.likeness)
 
 
 def headers_received(request: pb.ProcessingRequest) -> HeadersReceived:
@@ -55,29 +71,62 @@ def headers_received(request: pb.ProcessingRequest) -> HeadersReceived:
     return HeadersReceived(_headers(headers.headers), headers.end_of_stream, mode == _FULL_DUPLEX, mode == _BUFFERED)
 
 
-@functools.lru_cache(maxsize=1024)
-def _remembered(parts: tuple[bytes, ...]) -> HeadersReceived | None:
+def _places(message: bytes) -> _Places:
+    """None where the values do not stand one after the other."""
+    places: list[tuple[str, int, int]] = []
+    position = 0
+    for match in _BEFORE_VALUE.finditer(message):
+        begin = match.end()
+        end = begin + message[begin - 1]
+        if match.start() < position or end > len(message):
+            return ()
+        places.append((_BEFORE[match[1]], begin, end))
+        position = end
+    names = {name for name, _, _ in places}
+    return tuple(places) if len(names) == len(places) else ()
+
+
+def _cut(message: bytes, places: _Places) -> tuple[bytes, dict[str, str]]:
+    rest, values, position = b"", {}, 0
+    for name, begin, end in places:
+        rest += message[position:begin]
+        values[name] = str(message[begin:end], "utf-8", "replace")
+        position = end
+    return rest + message[position:], values
+
+
+def _remembered(rest: bytes, places: _Places) -> _Known:
+    known = _known.get(rest)
+    if known is None or known.places != places:
+        if len(_known) >= _MAX_REMEMBERED:
+            _known.clear()
+        known = _known[rest] = _Known(places, _read_rest(rest, places))
+    return known
+
+
+def _read_rest(rest: bytes, places: _Places) -> HeadersReceived | None:
     """The head of a message without some values; None where these do not stand in headers of their own.
 
-    They do where whatever stands in its place is read back as the header's: lengths are all that gives a message its
+    They do where whatever stands in their place is read back as the header's: lengths are all that gives a message its
     structure, and none has been cut out.
     """
+    head = None
     for first in b"01":
-        filled, expected = list(parts), {}
-        for number, before in enumerate(parts[1::2]):
-            filler = bytes([first + number]) * before[-1]
-            filled[2 * number + 1] += filler
-            expected[before[:-1]] = filler.decode()
+        filled, fillers = rest, {}
+        for number, (name, begin, end) in enumerate(places):
+            fillers[name] = chr(first + number) * (end - begin)
+            # What stood before is in its place again by now.
+            filled = filled[:begin] + fillers[name].encode() + filled[begin:]
         try:
-            request = pb.ProcessingRequest.FromString(b"".join(filled))
+            request = pb.ProcessingRequest.FromString(filled)
         except DecodeError:
             return None
         if request.WhichOneof("request") != "request_headers":
             return None
-        known = headers_received(request)
-        if any(known.headers.get(_BEFORE[before]) != filler for before, filler in expected.items()):
+        head = headers_received(request)
+        if any(head.headers.get(name) != filler for name, filler in fillers.items()):
             return None
-    return replace(known, likeness=Likeness())
+    return replace(head, likeness=Likeness()) if head is not None else None
 
 
 def _headers(headers: pb.HeaderMap) -> Headers:

@@ -24,7 +24,7 @@ from extproc.events import (
     Respond,
     SendBody,
 )
-from extproc.heads import HEADS, headers_received, read_head
+from extproc.heads import headers_received, read_head
 from extproc.wire_format import head, tag_of
 from headgate.pb import ext_proc_pb2 as pb
 from headgate.transport import RpcError, StatusCode
@@ -38,7 +38,7 @@ def parse_request(message: bytes) -> Event:
     Raises:
         RpcError: INVALID_ARGUMENT when the bytes are not one, or it says nothing.
     """
-    if message[:1] == HEADS and (known := read_head(message)) is not None:
+    if (known := read_head(message)) is not None:
         return known
     try:
         request = pb.ProcessingRequest.FromString(message)

@@ -9,8 +9,10 @@ from google.protobuf.message import DecodeError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from extproc import heads
 from extproc.events import HeadersReceived
 from extproc.heads import headers_received, read_head
+from extproc.wire_format import nested
 from headgate.pb import ext_proc_pb2 as pb
 
 Pair = tuple[str, bytes]
@@ -64,7 +66,7 @@ def test_another_credential_is_another_head() -> None:
     assert other.headers.get("authorization") == "Bearer demo-hobby"
 
 
-@pytest.mark.parametrize("order", [[4, 3, 2, 1, 0], [2, 0, 4, 1, 3], [4], []])
+@pytest.mark.parametrize("order", [[4, 3, 2, 1, 0], [2, 0, 4, 1, 3], [4]])
 def test_it_does_not_matter_where_the_headers_stand(order: list[int]) -> None:
     headers = [SDK[index] for index in order]
     for data in (message(headers), message(changed(headers, x_request_id=b"\xff\n"))):
@@ -101,15 +103,42 @@ def test_what_is_not_as_usual_is_read_as_a_whole(headers: list[Pair]) -> None:
     assert head is None or content(head) == content(read_whole(data))
 
 
+def test_heads_of_one_length_may_have_their_values_in_different_places() -> None:
+    longer, shorter = b"Bearer " + b"k" * 30, b"Bearer " + b"k" * 10
+    one = [("authorization", longer), ("x-request-id", b"r-1"), ("user-agent", b"a" * 10)]
+    other = [("authorization", shorter), ("x-request-id", b"r-2"), ("user-agent", b"a" * 30)]
+    assert len(message(one)) == len(message(other))
+    for headers in (one, other, one, other, changed(one, x_request_id=b"r-3"), changed(other, x_request_id=b"r-4")):
+        head = read_head(message(headers))
+        assert head is not None
+        assert dict(head.headers) == {name: value.decode() for name, value in headers}
+
+
 def test_a_value_that_is_no_raw_value_is_not_overlooked() -> None:
+    raw = pb.HeaderValue(key="content-length", raw_value=b"10")
     both = pb.HeaderValue(key="x-request-id", raw_value=b"raw", value="plain")
     plain = pb.HeaderValue(key="x-request-id", value="plain")
     for header in (both, plain):
-        http = pb.HttpHeaders(headers=pb.HeaderMap(headers=[header]))
+        http = pb.HttpHeaders(headers=pb.HeaderMap(headers=[raw, header]))
         data = pb.ProcessingRequest(request_headers=http).SerializeToString()
         head = read_head(data)
         assert head is not None
         assert content(head) == content(read_whole(data))
+
+
+def test_a_message_that_turns_out_to_be_a_body_is_no_head() -> None:
+    empty = nested(b"\x0a", nested(b"\x0a", nested(b"\x0a", b"x-request-id") + b"\x1a\x00"))
+    body = pb.ProcessingRequest(request_body=pb.HttpBody(body=b"b")).SerializeToString()
+
+    assert read_head(nested(b"\x12", empty)) is not None
+    assert read_head(nested(b"\x12", empty) + body) is None
+
+
+def test_only_so_many_heads_are_remembered() -> None:
+    for number in range(5000):
+        read_head(message(changed(SDK, authorization=b"Bearer %d" % number)))
+
+    assert len(heads._known) <= 1024
 
 
 def test_a_pretended_header_is_no_match_for_a_plain_one_that_reads_like_it_by_chance() -> None:
@@ -124,10 +153,16 @@ values = st.one_of(
     st.binary(max_size=40),
     st.sampled_from([b"", b"0", b"00", b"1", MARK + b"\x02", MARK + b"\x02ab", MARK, b"\n\x0econtent-length"]),
 )
-heads = st.lists(st.tuples(names, values), max_size=6)
+some_headers = st.lists(st.tuples(names, values), max_size=6)
 
 
-@given(heads, st.lists(values, min_size=6, max_size=6), st.booleans(), st.sampled_from([0, 2, 4]), st.integers(0, 40))
+@given(
+    some_headers,
+    st.lists(values, min_size=6, max_size=6),
+    st.booleans(),
+    st.sampled_from([0, 2, 4]),
+    st.integers(0, 40),
+)
 @example([("x-request-id", b"0123456789")], [b"9876543210"] * 6, False, 0, 3)
 def test_a_remembered_head_reads_as_a_new_one(
     headers: list[Pair], others: list[bytes], is_end: bool, mode: int, cut_off: int
