@@ -25,6 +25,7 @@ from headgate.policy.model import Backend, Protocol
 _STREAM_OPTIONS = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _TRUE = msgspec.Raw(b"true")
 
+_KSERVE_GRPC, _TRITON, _TRTLLM = Protocol.KSERVE_GRPC, Protocol.TRITON, Backend.TRTLLM
 _SHORT_BYTES = 16 * 1024
 """Up to this size all fields of an object are put together anew."""
 
@@ -79,9 +80,9 @@ def rewrite(
 def _rewrite(
     target: Target, headers: Headers, request: InferenceRequest, destination: Destination, body: bytes
 ) -> Rewrite:
-    if request.protocol is Protocol.KSERVE_GRPC:
+    if request.protocol is _KSERVE_GRPC:
         return Rewrite(None, _edit_message(request, destination, body))
-    if request.protocol is Protocol.TRITON:
+    if request.protocol is _TRITON:
         is_renamed = destination.frontend.model != request.model
         path = target.path_for(destination.frontend.model) if is_renamed else None
         if target.operation is not Operation.INFER:
@@ -115,7 +116,7 @@ def _changes(request: InferenceRequest, destination: Destination) -> Changes:
         changes |= _priority(request, destination)
     if cluster.asks_for_usage and request.stream:
         changes |= _stream_options(request)
-    if cluster.backend is Backend.TRTLLM:
+    if cluster.backend is _TRTLLM:
         changes |= _refused(request, destination)
     return changes
 

@@ -59,12 +59,13 @@ def inspect_chat(body: bytes) -> InferenceRequest:
         tally.add_json(chat.response_format)
     messages = len(chat.messages)
     overhead_tokens = MESSAGE_TOKENS * messages
+    prompt_bytes = tally.prompt_bytes
     return build(
         Operation.CHAT,
         chat,
         n=chat.n,
-        prompt_bytes=tally.prompt_bytes,
-        prompt_tokens=tally.tokens(body) + overhead_tokens,
+        prompt_bytes=prompt_bytes,
+        prompt_tokens=tally.tokens(body, prompt_bytes) + overhead_tokens,
         texts=tally.pieces(),
         overhead_tokens=overhead_tokens,
         messages=messages,

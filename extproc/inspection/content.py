@@ -10,6 +10,7 @@ from headgate.policy.model import Protocol
 
 ENCODING_HEADER = "content-encoding"
 GRPC_ENCODING_HEADER = "grpc-encoding"
+_KSERVE_GRPC = Protocol.KSERVE_GRPC
 _READABLE = frozenset({"", "identity", *ENCODINGS})
 
 
@@ -29,14 +30,14 @@ def plain_body(target: Target, headers: Headers, body: bytes, limit_bytes: int) 
     Raises:
         RequestError: 413 when that is longer than the limit, 400 or 415 when it cannot be had.
     """
-    if target.protocol is Protocol.KSERVE_GRPC:
+    if target.protocol is _KSERVE_GRPC:
         return only_message(body, headers.get(GRPC_ENCODING_HEADER), limit_bytes)
     return decompress(body, _encoding(headers), limit_bytes) if ENCODING_HEADER in headers else body
 
 
 def wire_body(target: Target, plain: bytes) -> bytes:
     """What is sent for it; never compressed."""
-    return framed(plain) if target.protocol is Protocol.KSERVE_GRPC else plain
+    return framed(plain) if target.protocol is _KSERVE_GRPC else plain
 
 
 def _encoding(headers: Headers) -> str:

@@ -50,12 +50,13 @@ def inspect_messages(body: bytes) -> InferenceRequest:
     tools = messages.tools or []
     for tool in tools:
         tally.add_json(tool)
+    prompt_bytes = tally.prompt_bytes
     return build(
         Operation.MESSAGES,
         messages,
         protocol=Protocol.ANTHROPIC,
-        prompt_bytes=tally.prompt_bytes,
-        prompt_tokens=tally.tokens(body) + MESSAGE_TOKENS * len(messages.messages),
+        prompt_bytes=prompt_bytes,
+        prompt_tokens=tally.tokens(body, prompt_bytes) + MESSAGE_TOKENS * len(messages.messages),
         texts=tally.pieces(),
         overhead_tokens=MESSAGE_TOKENS * len(messages.messages),
         messages=len(messages.messages),

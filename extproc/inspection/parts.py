@@ -50,17 +50,19 @@ class Tally(msgspec.Struct, gc=False):
 
     texts: list[msgspec.Raw] = []
     schemas: list[msgspec.Raw] = []
-    prompt_bytes: int = 0
     images: int = 0
     audio_seconds: float = 0.0
 
-    def tokens(self, body: bytes) -> int:
+    @property
+    def prompt_bytes(self) -> int:
+        """All text, without the quotes around it."""
+        return sum(map(len, self.texts)) - 2 * len(self.texts) + sum(map(len, self.schemas))
+
+    def tokens(self, body: bytes, prompt_bytes: int) -> int:
         """The estimate for all text; 0 when there is none. `body` is what all of it was read from."""
-        if not self.prompt_bytes:
-            return 0
-        if self.prompt_bytes >= _NEARLY_ALL * len(body):
+        if prompt_bytes >= _NEARLY_ALL * len(body):
             # What stands between the texts weighs next to nothing then, and they need not be put together.
-            return estimate_encoded_tokens(body, self.prompt_bytes)
+            return estimate_encoded_tokens(body, prompt_bytes)
         return estimate_encoded_tokens(b"".join(self.texts + self.schemas), quotes=2 * len(self.texts))
 
     def pieces(self) -> tuple[msgspec.Raw, ...]:
@@ -76,7 +78,6 @@ class Tally(msgspec.Struct, gc=False):
         if not raw or memoryview(raw)[0] != _QUOTE:
             return False
         self.texts.append(raw)
-        self.prompt_bytes += len(raw) - 2
         return True
 
     def add_text(self, raw: msgspec.Raw, at: str) -> None:
@@ -92,7 +93,6 @@ class Tally(msgspec.Struct, gc=False):
         """Add any JSON that the model reads as it is: a tool, its arguments, a schema."""
         if raw:
             self.schemas.append(raw)
-            self.prompt_bytes += len(raw)
 
     def add_content(self, raw: msgspec.Raw, at: str, depth: int = 0) -> None:
         """Add text, parts, or null.

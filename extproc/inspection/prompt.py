@@ -44,11 +44,12 @@ def read_prompts(raw: msgspec.Raw, field: str, body: bytes) -> Prompts:
     # Token ids are told apart by how they are written.
     start = memoryview(raw)[:PREFIX_CHARACTERS]
     opening = tally.opening(1) if tally.texts else (str(start, "utf-8", "replace"),)
+    prompt_bytes = tally.prompt_bytes
     return Prompts(
         len(items),
         len(tally.texts),
-        tally.prompt_bytes,
-        tally.tokens(body) + token_ids,
+        prompt_bytes,
+        tally.tokens(body, prompt_bytes) + token_ids,
         opening,
         tally.pieces(),
         token_ids,

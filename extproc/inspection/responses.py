@@ -46,11 +46,12 @@ def inspect_responses(body: bytes) -> InferenceRequest:
     for tool in tools:
         tally.add_json(tool)
     tally.add_json(responses.text)
+    prompt_bytes = tally.prompt_bytes
     return build(
         Operation.RESPONSES,
         responses,
-        prompt_bytes=tally.prompt_bytes,
-        prompt_tokens=tally.tokens(body) + MESSAGE_TOKENS * messages,
+        prompt_bytes=prompt_bytes,
+        prompt_tokens=tally.tokens(body, prompt_bytes) + MESSAGE_TOKENS * messages,
         texts=tally.pieces(),
         overhead_tokens=MESSAGE_TOKENS * messages,
         messages=messages,
