@@ -223,9 +223,9 @@ class Exchange:
         return [respond(refused, self._target.protocol)] if self._course is not None else self._reject(refused)
 
     def _route(self, identity: Identity, request: InferenceRequest, body: bytes) -> list[Effect]:
-        if request.model not in self._policy.models:
+        model = self._policy.models.get(request.model)
+        if model is None:
             return self._reject(refusal.unknown_model(request.model))
-        model = self._policy.models[request.model]
         correction = self._estimates.correction(model.name)
         request = sized(request, model, correction, self._estimates.output_tokens(identity.tenant.name, model.name))
         if model.tokenizer and is_worth_counting(self._policy, identity, model, request, correction):

@@ -11,6 +11,7 @@ from itertools import starmap
 
 from google.protobuf.message import DecodeError
 
+from extproc.bodies import read_body
 from extproc.dynamic_metadata import dynamic_metadata
 from extproc.events import (
     BodyReceived,
@@ -38,8 +39,8 @@ def parse_request(message: bytes) -> Event:
     Raises:
         RpcError: INVALID_ARGUMENT when the bytes are not one, or it says nothing.
     """
-    if (known := read_head(message)) is not None:
-        return known
+    if (usual := read_head(message) or read_body(message)) is not None:
+        return usual
     try:
         request = pb.ProcessingRequest.FromString(message)
     except DecodeError:
