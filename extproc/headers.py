@@ -5,7 +5,26 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator
 
-DIFFERENT_EVERY_TIME = ("content-length", "traceparent", "x-request-id")
+DIFFERENT_EVERY_TIME = (
+    "content-length",
+    "idempotency-key",
+    "x-correlation-id",
+    "x-envoy-external-address",
+    "x-forwarded-for",
+    "x-request-id",
+    # Traces: W3C, Zipkin, Jaeger, Datadog, AWS, Google Cloud.
+    "traceparent",
+    "tracestate",
+    "b3",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-parentspanid",
+    "uber-trace-id",
+    "x-datadog-trace-id",
+    "x-datadog-parent-id",
+    "x-amzn-trace-id",
+    "x-cloud-trace-context",
+)
 """Heads that are the same but for these are alike."""
 _MAX_DIGITS = 18
 _new = object.__new__

@@ -1,4 +1,4 @@
-"""The head of a request: its headers, and how its body will come. One that comes again is read once.
+"""The head of a request: its headers, and how its body will come. One that comes again and again is read twice.
 
 Most requests of a client have the same headers but for a few that differ every time. The values of those are cut out
 of Envoy's message, and what is left is looked up among the messages read before.
@@ -26,7 +26,7 @@ _BEFORE_VALUE = re.compile(b"(" + b"|".join(map(re.escape, _BEFORE)) + rb")[\x00
 _FULL_DUPLEX, _BUFFERED = pb.ProcessingMode.FULL_DUPLEX_STREAMED, pb.ProcessingMode.BUFFERED
 _MAX_BYTES = 4096
 """Longer messages are not remembered, so that those of strangers take little memory."""
-_MAX_REMEMBERED = 1024
+_MAX_REMEMBERED, _MAX_SEEN = 1024, 8192
 
 _Places = tuple[tuple[str, int, int], ...]
 """Where values to be cut out stand in a message: header, begin, end."""
@@ -40,6 +40,8 @@ class _Known(NamedTuple):
 _last_places: dict[int, _Places] = {}
 """By the length of the message: most that are as long as another have them in the same places."""
 _known: dict[bytes, _Known] = {}
+_seen_once: set[int] = set()
+"""Hashes of what has come once: to remember what never comes again would cost more than to read it."""
 
 
 def read_head(message: bytes) -> HeadersReceived | None:
@@ -55,8 +57,9 @@ def read_head(message: bytes) -> HeadersReceived | None:
         if not places:
             return None
         rest, values = _cut(message, places)
-        known = _remembered(rest, places)
         _last_places[size] = places
+        if (known := _remembered(rest, places)) is None:
+            return None
     head = known.head
     if head is None:
         return None
@@ -95,12 +98,19 @@ def _cut(message: bytes, places: _Places) -> tuple[bytes, dict[str, str]]:
     return rest + message[position:], values
 
 
-def _remembered(rest: bytes, places: _Places) -> _Known:
+def _remembered(rest: bytes, places: _Places) -> _Known | None:
+    """None for what comes for the first time."""
     known = _known.get(rest)
-    if known is None or known.places != places:
-        if len(_known) >= _MAX_REMEMBERED:
-            _known.clear()
-        known = _known[rest] = _Known(places, _read_rest(rest, places))
+    if known is not None and known.places == places:
+        return known
+    if hash(rest) not in _seen_once:
+        if len(_seen_once) >= _MAX_SEEN:
+            _seen_once.clear()
+        _seen_once.add(hash(rest))
+        return None
+    if len(_known) >= _MAX_REMEMBERED:
+        _known.clear()
+    known = _known[rest] = _Known(places, _read_rest(rest, places))
     return known
 
 

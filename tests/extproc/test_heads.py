@@ -26,6 +26,12 @@ SDK: list[Pair] = [
 ]
 
 
+def read_again(data: bytes) -> HeadersReceived | None:
+    """Read a message of which the same has come before."""
+    read_head(data)
+    return read_head(data)
+
+
 def message(headers: Sequence[Pair], *, is_end: bool = False, mode: int = 0) -> bytes:
     values = [pb.HeaderValue(key=name, raw_value=value) for name, value in headers]
     return pb.ProcessingRequest(
@@ -46,10 +52,17 @@ def read_whole(data: bytes) -> HeadersReceived:
     return headers_received(pb.ProcessingRequest.FromString(data))
 
 
+def test_a_head_that_comes_for_the_first_time_is_read_as_a_whole() -> None:
+    new = message(changed(SDK, authorization=b"Bearer first"))
+
+    assert read_head(new) is None
+    assert read_head(new) is not None
+
+
 def test_a_head_that_comes_again_has_its_own_values() -> None:
-    first = read_head(message(SDK))
+    first = read_again(message(SDK))
     own = {"x_request_id": b"r-2", "content_length": b"77", "traceparent": b""}
-    second = read_head(message(changed(SDK, **own)))
+    second = read_again(message(changed(SDK, **own)))
 
     assert first is not None
     assert second is not None
@@ -59,8 +72,8 @@ def test_a_head_that_comes_again_has_its_own_values() -> None:
 
 
 def test_another_credential_is_another_head() -> None:
-    read_head(message(SDK))
-    other = read_head(message(changed(SDK, authorization=b"Bearer demo-hobby")))
+    read_again(message(SDK))
+    other = read_again(message(changed(SDK, authorization=b"Bearer demo-hobby")))
 
     assert other is not None
     assert other.headers.get("authorization") == "Bearer demo-hobby"
@@ -70,7 +83,7 @@ def test_another_credential_is_another_head() -> None:
 def test_it_does_not_matter_where_the_headers_stand(order: list[int]) -> None:
     headers = [SDK[index] for index in order]
     for data in (message(headers), message(changed(headers, x_request_id=b"\xff\n"))):
-        head = read_head(data)
+        head = read_again(data)
         assert head is not None
         assert content(head) == content(read_whole(data))
 
@@ -98,7 +111,7 @@ def test_it_does_not_matter_where_the_headers_stand(order: list[int]) -> None:
 )
 def test_what_is_not_as_usual_is_read_as_a_whole(headers: list[Pair]) -> None:
     data = message(headers)
-    head = read_head(data)
+    head = read_again(data)
 
     assert head is None or content(head) == content(read_whole(data))
 
@@ -109,7 +122,7 @@ def test_heads_of_one_length_may_have_their_values_in_different_places() -> None
     other = [("authorization", shorter), ("x-request-id", b"r-2"), ("user-agent", b"a" * 30)]
     assert len(message(one)) == len(message(other))
     for headers in (one, other, one, other, changed(one, x_request_id=b"r-3"), changed(other, x_request_id=b"r-4")):
-        head = read_head(message(headers))
+        head = read_again(message(headers))
         assert head is not None
         assert dict(head.headers) == {name: value.decode() for name, value in headers}
 
@@ -121,7 +134,7 @@ def test_a_value_that_is_no_raw_value_is_not_overlooked() -> None:
     for header in (both, plain):
         http = pb.HttpHeaders(headers=pb.HeaderMap(headers=[raw, header]))
         data = pb.ProcessingRequest(request_headers=http).SerializeToString()
-        head = read_head(data)
+        head = read_again(data)
         assert head is not None
         assert content(head) == content(read_whole(data))
 
@@ -130,22 +143,31 @@ def test_a_message_that_turns_out_to_be_a_body_is_no_head() -> None:
     empty = nested(b"\x0a", nested(b"\x0a", nested(b"\x0a", b"x-request-id") + b"\x1a\x00"))
     body = pb.ProcessingRequest(request_body=pb.HttpBody(body=b"b")).SerializeToString()
 
-    assert read_head(nested(b"\x12", empty)) is not None
-    assert read_head(nested(b"\x12", empty) + body) is None
+    assert read_again(nested(b"\x12", empty)) is not None
+    assert read_again(nested(b"\x12", empty) + body) is None
 
 
 def test_only_so_many_heads_are_remembered() -> None:
     for number in range(5000):
-        read_head(message(changed(SDK, authorization=b"Bearer %d" % number)))
+        read_again(message(changed(SDK, authorization=b"Bearer %d" % number)))
 
     assert len(heads._known) <= 1024
+
+
+def test_heads_that_never_come_again_take_little_memory() -> None:
+    before = len(heads._known)
+    for number in range(10_000):
+        assert read_head(message(changed(SDK, authorization=b"Bearer new %d" % number))) is None
+
+    assert len(heads._known) == before
+    assert len(heads._seen_once) <= 8192
 
 
 def test_a_pretended_header_is_no_match_for_a_plain_one_that_reads_like_it_by_chance() -> None:
     pretended, plain = pb.HeaderValue(key="a", raw_value=MARK + b"\x01Z"), pb.HeaderValue(key="x-request-id", value="0")
     http = pb.HttpHeaders(headers=pb.HeaderMap(headers=[pretended, plain]))
 
-    assert read_head(pb.ProcessingRequest(request_headers=http).SerializeToString()) is None
+    assert read_again(pb.ProcessingRequest(request_headers=http).SerializeToString()) is None
 
 
 names = st.sampled_from(["content-length", "traceparent", "x-request-id", "X-Request-Id", "a", "authorization"])
@@ -173,7 +195,7 @@ def test_a_remembered_head_reads_as_a_new_one(
     ]
     for data in (message(headers, is_end=is_end, mode=mode), message(again, is_end=is_end, mode=mode)):
         for some in (data, data[: len(data) - cut_off]):
-            head = read_head(some)
+            head = read_again(some)
             try:
                 whole = pb.ProcessingRequest.FromString(some)
             except DecodeError:
