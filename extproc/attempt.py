@@ -42,7 +42,7 @@ class Attempt(msgspec.Struct, gc=False):
     def forget_prompt(self) -> None:
         """Free what is as long as the prompt: the request is decided on, and may run for minutes."""
         self.body = b""
-        self.request = replace(self.request, texts=(), opening=())
+        self.request = replace(self.request, texts=(), opening=(), edited=None)
 
 
 def contended(refused: LeaseRefused, request: LeaseRequest) -> Refusal:

@@ -53,7 +53,7 @@ def read_head(message: bytes) -> HeadersReceived | None:
     rest, values = _cut(message, places)
     known = _known.get(rest)
     if known is None or known.places != places:
-        places = _places(message)
+        places = _find(message)
         if not places:
             return None
         rest, values = _cut(message, places)
@@ -74,8 +74,8 @@ def headers_received(request: pb.ProcessingRequest) -> HeadersReceived:
     return HeadersReceived(_headers(headers.headers), headers.end_of_stream, mode == _FULL_DUPLEX, mode == _BUFFERED)
 
 
-def _places(message: bytes) -> _Places:
-    """None where the values do not stand one after the other."""
+def _find(message: bytes) -> _Places:
+    """Where values to be cut out stand; nowhere when one overlaps another, or has its like."""
     places: list[tuple[str, int, int]] = []
     position = 0
     for match in _BEFORE_VALUE.finditer(message):

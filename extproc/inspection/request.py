@@ -54,7 +54,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         choices: completions generated side by side (`n` for each prompt); output tokens count that many times.
         audio_seconds: how long the audio of the prompt is, as far as can be told from its size.
         service_tier: OpenAI's `service_tier`, as sent; "" when absent.
-        edited: names the fields present that an edit may concern; None where no field is edited by its name.
+        edited: the body as read, where it is edited by the names of its fields; gone with the texts.
         stream_options: OpenAI's `stream_options`, as sent; b"" when absent.
     """
 

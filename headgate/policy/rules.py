@@ -161,13 +161,11 @@ class RuleEngine:
         if table.asks is None:
             return self._evaluate(table, facts)
         known, answers = tuple([ask(facts) for ask in table.asks]), table.answers
-        try:
-            return answers[known]
-        except KeyError:
+        if known not in answers:
             if len(answers) >= _MAX_ANSWERS:
                 answers.clear()
             answers[known] = self._evaluate(table, facts)
-            return answers[known]
+        return answers[known]
 
     def _evaluate(self, table: RuleTable, facts: RuleFacts) -> int | None:
         self._facts = facts

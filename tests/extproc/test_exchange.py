@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, get_args
@@ -43,6 +44,7 @@ from headgate.store import Lease, LeaseRequest, Scope
 from tests.extproc.exchanges import (
     BODY,
     CHAT,
+    COMPLETIONS,
     HEADERS,
     HELLO,
     HELLO_TOKENS,
@@ -56,6 +58,30 @@ from tests.extproc.exchanges import (
 )
 
 # admitted
+
+
+@pytest.mark.parametrize("is_refused", [False, True], ids=["admitted", "refused"])
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (CHAT, {"messages": [{"role": "user", "content": HELLO}], "temperature": 0.5}),
+        (COMPLETIONS, {"prompt": HELLO}),
+    ],
+)
+def test_a_request_that_is_decided_on_keeps_nothing_of_its_body(
+    policy: Policy, signals: Any, path: str, fields: dict[str, Any], is_refused: bool
+) -> None:
+    exchange = Exchange(policy, signals)
+    data = json.dumps({"model": "assistant"} | fields).encode()
+    held = sys.getrefcount(data)
+    exchange.receive(headers(path=path), 0.0)
+    exchange.receive(BodyReceived(data, is_end=True), 0.0)
+    assert sys.getrefcount(data) > held
+
+    exchange.receive(StoreFailed() if is_refused else LeaseGranted(LEASE), 0.0)
+
+    assert exchange.is_decided
+    assert sys.getrefcount(data) == held
 
 
 def test_every_event_is_taken_by_somebody() -> None:
