@@ -103,39 +103,21 @@ def decision(
     waited_seconds: float,
 ) -> Decision:
     """What is told of a request whose fate is settled, however far it came."""
-    tenant, tier = (identity.tenant.name, identity.tier.name) if identity else ("", "")
-    protocol = target.protocol or "other"
-    request_id, traceparent = headers.get("x-request-id"), headers.get("traceparent")
-    if attempt is None:
-        return Decision(
-            request_id=request_id,
-            verdict=verdict,
-            reason=reason,
-            status=status,
-            tenant=tenant,
-            tier=tier,
-            model=target.model or "",
-            protocol=protocol,
-            operation=target.operation,
-            queue_wait_seconds=waited_seconds,
-            traceparent=traceparent,
-        )
-    request, destination = attempt.request, attempt.destination
     return Decision(
-        request_id=request_id,
+        request_id=headers.get("x-request-id"),
         verdict=verdict,
         reason=reason,
         status=status,
-        tenant=tenant,
-        tier=tier,
-        model=request.model,
-        cluster=destination.cluster.name,
-        protocol=protocol,
+        tenant=identity.tenant.name if identity else "",
+        tier=identity.tier.name if identity else "",
+        protocol=target.protocol or "other",
         operation=target.operation,
-        prompt_tokens=request.prompt_tokens,
-        max_output_tokens=destination.max_output_tokens or 0,
-        charged_tokens=destination.charged_tokens,
+        model=attempt.request.model if attempt else target.model or "",
+        cluster=attempt.destination.cluster.name if attempt else "",
+        prompt_tokens=attempt.request.prompt_tokens if attempt else 0,
+        max_output_tokens=(attempt.destination.max_output_tokens or 0) if attempt else 0,
+        charged_tokens=attempt.destination.charged_tokens if attempt else 0,
         queue_wait_seconds=waited_seconds,
-        traceparent=traceparent,
-        uncorrected_prompt_tokens=request.uncorrected_prompt_tokens,
+        traceparent=headers.get("traceparent"),
+        uncorrected_prompt_tokens=attempt.request.uncorrected_prompt_tokens if attempt else 0,
     )
