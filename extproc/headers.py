@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 DIFFERENT_EVERY_TIME = (
     "content-length",
@@ -33,25 +33,27 @@ _new = object.__new__
 class Headers:
     """Headers by lower-case name; a repeated header reads as its values joined by a comma (RFC 9110, 5.3)."""
 
-    __slots__ = ("_values",)
+    __slots__ = ("_changed", "_values")
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
         pairs = list(pairs)
         values = {name.lower(): value for name, value in pairs}
         self._values = values if len(values) == len(pairs) else _joined(pairs)
+        self._changed: Mapping[str, str] = {}
 
     def get(self, name: str) -> str:
         """The value, or "" when the header is absent."""
-        return self._values.get(name, "")
+        value = self._changed.get(name)
+        return self._values.get(name, "") if value is None else value
 
-    def but(self, values: dict[str, str]) -> Headers:
-        """These headers with some values changed; names in lower case."""
-        changed = _new(Headers)
-        changed._values = self._values | values
-        return changed
+    def but(self, values: Mapping[str, str]) -> Headers:
+        """These headers with the values of some that are present changed; what stays the same is shared."""
+        headers = _new(Headers)
+        headers._values, headers._changed = self._values, values
+        return headers
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter(self._values.items())
+        return iter({**self._values, **self._changed}.items())
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
@@ -59,7 +61,7 @@ class Headers:
     @property
     def content_length(self) -> int | None:
         """The declared body size in bytes; None when absent or not a number."""
-        value = self._values.get("content-length", "")
+        value = self.get("content-length")
         return _whole_number(value) if len(value) <= _MAX_DIGITS else None
 
 
