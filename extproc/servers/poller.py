@@ -137,7 +137,19 @@ class ServerPoller:
     def _watch(self, target: _Target, client: httpx.AsyncClient) -> Watch:
         cluster = target.cluster
         ask = or_nobody(target.place.address, self._question(target, client))
-        return Watch(cluster, str(target.place), ask, self._timing, self._clock, lambda: self._failed(cluster))
+        return Watch(
+            cluster,
+            str(target.place),
+            ask,
+            self._timing,
+            self._clock,
+            asked=lambda: self._forget(cluster),
+            failed=lambda: self._failed(cluster),
+        )
+
+    def _forget(self, cluster: str) -> None:
+        """There is news: what was worked out before does not hold."""
+        self._loads.pop(cluster, None)
 
     def _question(self, target: _Target, client: httpx.AsyncClient) -> Ask:
         if target.place.is_grpc:

@@ -26,10 +26,23 @@ class Timing:
 
 
 class Watch:
-    """Runs from `start` to `stop`, on the event loop; a place that does not answer delays nobody else."""
+    """Runs from `start` to `stop`, on the event loop; a place that does not answer delays nobody else.
+
+    Args:
+        asked: told after every question, whatever came of it.
+        failed: told of every one that got no answer.
+    """
 
     def __init__(
-        self, cluster: str, place: str, ask: Ask, timing: Timing, clock: Callable[[], float], failed: Callable[[], None]
+        self,
+        cluster: str,
+        place: str,
+        ask: Ask,
+        timing: Timing,
+        clock: Callable[[], float],
+        *,
+        asked: Callable[[], None],
+        failed: Callable[[], None],
     ) -> None:
         self.cluster = cluster
         self.reading: Reading | None = None
@@ -37,6 +50,7 @@ class Watch:
         self._ask = ask
         self._timing = timing
         self._clock = clock
+        self._asked = asked
         self._failed = failed
         self._heard_at = clock()
         self._missed_at: float | None = None
@@ -90,6 +104,7 @@ class Watch:
         except Exception as error:  # noqa: BLE001  (the outermost frame of a watch: no page may end it)
             problem = repr(error)
         self._missed_at = missed_at
+        self._asked()
         self._note(problem)
 
     def _note(self, problem: str | None) -> None:

@@ -186,6 +186,22 @@ async def test_a_cluster_whose_servers_are_all_gone_is_unavailable_until_one_ans
     assert (back.saturation, back.queue_depth) == (0.6, 3)
 
 
+async def test_that_a_server_is_gone_counts_at_once_whatever_was_asked_just_before(
+    start_server: Any, serving: Any, until: Any
+) -> None:
+    server = await start_server(metrics=VLLM)
+
+    async with polling(serving(gpu=[server.place])) as poller:
+        await until(lambda: poller.load("gpu"))
+        server.close()
+        async with asyncio.timeout(5):
+            while (reading := poller.reading("gpu")) is None or reading.is_ready is not False:
+                assert poller.load("gpu") is not None
+                await asyncio.sleep(0.001)
+
+        assert poller.load("gpu").is_unavailable
+
+
 async def test_a_server_that_falls_silent_is_not_gone_however_long_it_is(
     start_server: Any, serving: Any, until: Any
 ) -> None:
