@@ -14,7 +14,6 @@ from headgate.transport.lean.deadlines import Deadlines
 from headgate.transport.lean.frames import (
     ACK,
     CONTINUATION,
-    DATA,
     DEFAULT_FRAME_BYTES,
     DEFAULT_WINDOW_BYTES,
     END_HEADERS,
@@ -48,6 +47,7 @@ from headgate.transport.lean.switchboard import Methods, Switchboard
 _log = logging.getLogger("headgate.transport")
 _DRAINING: Final = b"draining"
 _KEEPALIVE: Final = b"keepaliv"
+_unpack_header: Final = HEADER.unpack_from
 
 
 class Connection:
@@ -157,45 +157,32 @@ class Connection:
 
     def _read_frames(self, data: bytes, position: int) -> None:
         end = len(data)
-        unpack_header = HEADER.unpack_from
         while end - position >= HEADER_BYTES:
-            word, flags, stream_id = unpack_header(data, position)
+            word, flags, stream_id = _unpack_header(data, position)
+            size = word >> 8
+            if size > DEFAULT_FRAME_BYTES:
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a frame that is too large")
             start = position + HEADER_BYTES
-            position = start + (word >> 8)
-            if position > end:
-                if word >> 8 > DEFAULT_FRAME_BYTES:
-                    raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a frame that is too large")
-                position = start - HEADER_BYTES
+            if size > end - start:
                 break
-            self._read_frame(word, flags, stream_id & MAX_STREAM_ID, data[start:position])
+            position = start + size
+            kind = word & 0xFF
+            if self._block is not None and kind != CONTINUATION:
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was not continued")
+            try:
+                _HANDLERS[kind](self, flags, stream_id & MAX_STREAM_ID, data[start:position])
+            except StreamFault as fault:
+                self._reset(fault)
             if self.is_closed:
                 return
         self._rest = data[position:]
         self.close_if_drained()
-
-    def _read_frame(self, word: int, flags: int, stream_id: int, payload: bytes) -> None:
-        kind = word & 0xFF
-        try:
-            if self._block is not None and kind != CONTINUATION:
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was not continued")
-            if kind == DATA:
-                self._on_data(flags, stream_id, payload)
-            elif word >> 8 > DEFAULT_FRAME_BYTES:
-                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a frame that is too large")
-            elif kind < len(_HANDLERS):
-                _HANDLERS[kind](self, flags, stream_id, payload)
-            else:
-                self._floods.on_control_frame()
-        except StreamFault as fault:
-            self._reset(fault)
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
         size = len(payload)
         self._window -= size
         if self._window < self._low_window:
             self._replenish()
-        if size > DEFAULT_FRAME_BYTES:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a frame that is too large")
         stream = self._open.get(stream_id)
         if flags & PADDED:
             payload = without_padding(payload)
@@ -320,6 +307,10 @@ class Connection:
         if stream is not None:
             stream.raise_window(increment)
 
+    def _on_unknown(self, flags: int, stream_id: int, payload: bytes) -> None:
+        del flags, stream_id, payload
+        self._floods.on_control_frame()
+
     # ends
 
     def _reset(self, fault: StreamFault) -> None:
@@ -373,4 +364,6 @@ _HANDLERS: tuple[_Handler, ...] = (
     Connection._on_goaway,
     Connection._on_window_update,
     Connection._on_continuation,
+    *[Connection._on_unknown] * (0xFF - CONTINUATION),
 )
+"""By the frame's type."""
