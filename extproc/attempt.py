@@ -104,10 +104,10 @@ def decision(
 ) -> Decision:
     """What is told of a request whose fate is settled, however far it came."""
     return Decision(
-        request_id=headers.get("x-request-id"),
-        verdict=verdict,
-        reason=reason,
-        status=status,
+        headers.get("x-request-id"),
+        verdict,
+        reason,
+        status,
         tenant=identity.tenant.name if identity else "",
         tier=identity.tier.name if identity else "",
         protocol=target.protocol or "other",

@@ -182,7 +182,7 @@ class ReleaseLease(msgspec.Struct, frozen=True, gc=False):
     lease: Lease
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """What was decided, for logs, metrics and traces; emitted once per request.
 
     `traceparent` is the header as the client sent it.
