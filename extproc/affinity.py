@@ -35,7 +35,8 @@ class AffinityNames:
         session = headers.get(_SESSION_HEADER) or request.session
         if affinity is Affinity.SESSION and session:
             return self._hash("session", tenant, session)
-        return self._hash("prefix", tenant, request.prompt_prefix) if request.prompt_prefix else ""
+        prefix = request.prompt.prefix
+        return self._hash("prefix", tenant, prefix) if prefix else ""
 
     def _hash(self, kind: str, tenant: str, value: str) -> str:
         # Lengths first, so that no two triples read alike.

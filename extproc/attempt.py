@@ -10,12 +10,14 @@ from extproc.admission import Ladder, is_closed, ladder_of
 from extproc.events import Decision, JoinQueue, LeaseRefused, Respond, Verdict
 from extproc.headers import Headers
 from extproc.identity import Identity
-from extproc.inspection.request import InferenceRequest
+from extproc.inspection.request import InferenceRequest, Prompt
 from extproc.inspection.target import Target
 from extproc.refusal import Refusal
 from extproc.routing import Destination, Signals
 from headgate.policy.model import Policy, Protocol, Queue
 from headgate.store import LeaseRequest, Scope
+
+_FORGOTTEN = Prompt()
 
 
 class Attempt(msgspec.Struct, gc=False):
@@ -42,7 +44,7 @@ class Attempt(msgspec.Struct, gc=False):
     def forget_prompt(self) -> None:
         """Free what is as long as the prompt: the request is decided on, and may run for minutes."""
         self.body = b""
-        self.request = replace(self.request, texts=(), opening=(), edited=None)
+        self.request = replace(self.request, prompt=_FORGOTTEN, edited=None)
 
 
 def contended(refused: LeaseRefused, request: LeaseRequest) -> Refusal:

@@ -230,7 +230,7 @@ class Exchange:
         request = sized(request, model, correction, self._estimates.output_tokens(identity.tenant.name, model.name))
         if model.tokenizer and is_worth_counting(self._policy, identity, model, request, correction):
             self._uncounted = (request, body)
-            return [CountTokens(model.tokenizer, request.texts)]
+            return [CountTokens(model.tokenizer, request.prompt.texts)]
         return self._place(identity, request, body)
 
     def _on_counted(self, counted_tokens: TokensCounted) -> list[Effect]:

@@ -19,7 +19,7 @@ def infer_changes(request: InferenceRequest, destination: Destination, limit: in
     has_limit = bool(request.output_limit_fields)
     return InferChanges(
         limit=limit if has_limit else None,
-        overrides=destination.overrides if has_limit or request.messages else {},
+        overrides=destination.overrides if has_limit or request.prompt.messages else {},
         priority=_priority(destination),
     )
 

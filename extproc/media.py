@@ -12,5 +12,6 @@ from headgate.policy.model import Model
 
 def with_media_priced(request: InferenceRequest, model: Model) -> InferenceRequest:
     """The request with its images and audio counted among its prompt tokens."""
-    tokens = request.images * model.image_tokens + math.ceil(request.audio_seconds * model.audio_tokens_per_second)
+    prompt = request.prompt
+    tokens = prompt.images * model.image_tokens + math.ceil(prompt.audio_seconds * model.audio_tokens_per_second)
     return replace(request, prompt_tokens=request.prompt_tokens + tokens) if tokens else request

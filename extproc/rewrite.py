@@ -200,7 +200,7 @@ def _edit_infer(
 
 
 def _edit_generate(request: InferenceRequest, destination: Destination, body: bytes) -> bytes | None:
-    if not (request.output_limit_fields or request.messages):
+    if not (request.output_limit_fields or request.prompt.messages):
         return None
     changes = _limit(request, destination) | _generate_overrides(request, destination)
     # Of a repeated field Triton takes the first, so each is made to stand once.

@@ -59,18 +59,5 @@ def inspect_chat(body: bytes) -> InferenceRequest:
         tally.add_json(chat.response_format)
     messages = len(chat.messages)
     overhead_tokens = MESSAGE_TOKENS * messages
-    prompt_bytes = tally.prompt_bytes
-    return build(
-        Operation.CHAT,
-        chat,
-        n=chat.n,
-        prompt_bytes=prompt_bytes,
-        prompt_tokens=tally.tokens(body, prompt_bytes) + overhead_tokens,
-        texts=tally.pieces(),
-        overhead_tokens=overhead_tokens,
-        messages=messages,
-        tools=len(tools),
-        images=tally.images,
-        audio_seconds=tally.audio_seconds,
-        opening=tally.opening(opening),
-    )
+    prompt = tally.prompt(body, overhead_tokens=overhead_tokens, messages=messages, opening=opening, tools=len(tools))
+    return build(Operation.CHAT, chat, prompt, n=chat.n)

@@ -26,16 +26,5 @@ _COMPLETION = msgspec.json.Decoder(_Completion)
 def inspect_completion(body: bytes) -> InferenceRequest:
     """Read a completions body; every prompt of a list is answered `n` times."""
     completion = decode(body, _COMPLETION)
-    prompts = read_prompts(completion.prompt, "prompt", body)
-    return build(
-        Operation.COMPLETION,
-        completion,
-        n=completion.n,
-        prompts=prompts.total,
-        prompt_bytes=prompts.prompt_bytes,
-        prompt_tokens=prompts.prompt_tokens,
-        texts=prompts.pieces,
-        overhead_tokens=prompts.token_ids,
-        messages=prompts.texts or 1,
-        opening=prompts.opening,
-    )
+    prompt = read_prompts(completion.prompt, "prompt", body)
+    return build(Operation.COMPLETION, completion, prompt, n=completion.n, prompts=prompt.messages)

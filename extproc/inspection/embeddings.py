@@ -21,17 +21,7 @@ _EMBEDDINGS = msgspec.json.Decoder(_Embeddings)
 def inspect_embeddings(body: bytes) -> InferenceRequest:
     """Read an embeddings body; `input` is text, token ids, or a list of either."""
     embeddings = decode(body, _EMBEDDINGS)
-    prompts = read_prompts(embeddings.input, "input", body)
-    if not prompts.total:
+    prompt = read_prompts(embeddings.input, "input", body)
+    if not prompt.messages:
         raise RequestError("'input' has to hold at least one text.", param="input")
-    return build(
-        Operation.EMBEDDINGS,
-        embeddings,
-        has_output=False,
-        prompt_bytes=prompts.prompt_bytes,
-        prompt_tokens=prompts.prompt_tokens,
-        texts=prompts.pieces,
-        overhead_tokens=prompts.token_ids,
-        messages=prompts.total,
-        opening=prompts.opening,
-    )
+    return build(Operation.EMBEDDINGS, embeddings, prompt, has_output=False)

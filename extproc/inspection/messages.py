@@ -50,19 +50,12 @@ def inspect_messages(body: bytes) -> InferenceRequest:
     tools = messages.tools or []
     for tool in tools:
         tally.add_json(tool)
-    prompt_bytes = tally.prompt_bytes
-    return build(
-        Operation.MESSAGES,
-        messages,
-        protocol=Protocol.ANTHROPIC,
-        prompt_bytes=prompt_bytes,
-        prompt_tokens=tally.tokens(body, prompt_bytes) + MESSAGE_TOKENS * len(messages.messages),
-        texts=tally.pieces(),
+    prompt = tally.prompt(
+        body,
         overhead_tokens=MESSAGE_TOKENS * len(messages.messages),
         messages=len(messages.messages),
+        opening=opening,
         tools=len(tools),
-        images=tally.images,
-        audio_seconds=tally.audio_seconds,
-        session=messages.metadata.user_id if messages.metadata else None,
-        opening=tally.opening(opening),
     )
+    session = messages.metadata.user_id if messages.metadata else None
+    return build(Operation.MESSAGES, messages, prompt, protocol=Protocol.ANTHROPIC, session=session)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import msgspec
 
-from extproc.inspection.request import MAX_CHOICES, InferenceRequest, RequestError, checked_output_limit
+from extproc.inspection.request import MAX_CHOICES, InferenceRequest, Prompt, RequestError, checked_output_limit
 from extproc.inspection.target import Operation
 from headgate.policy.model import Protocol
 
@@ -69,16 +69,8 @@ Limit = int | msgspec.UnsetType | None
 def build(
     operation: Operation,
     body: Generating,
+    prompt: Prompt,
     *,
-    prompt_bytes: int,
-    prompt_tokens: int,
-    overhead_tokens: int,
-    messages: int,
-    texts: tuple[str | msgspec.Raw, ...],
-    opening: tuple[str | msgspec.Raw, ...],
-    tools: int = 0,
-    images: int = 0,
-    audio_seconds: float = 0.0,
     has_output: bool = True,
     n: int | None = None,
     prompts: int = 1,
@@ -125,14 +117,7 @@ def build(
         service_tier=tier,
         edited=body,
         stream_options=bytes(body.stream_options) if body.stream_options else b"",
-        prompt_bytes=prompt_bytes,
-        prompt_tokens=prompt_tokens,
-        overhead_tokens=overhead_tokens,
-        messages=messages,
-        texts=texts,
-        opening=opening,
-        tools=tools,
-        images=images,
-        audio_seconds=audio_seconds,
+        prompt=prompt,
+        prompt_tokens=prompt.tokens,
         has_output=has_output,
     )

@@ -8,6 +8,7 @@ import binascii
 import msgspec
 
 from extproc.inspection.json import decode
+from extproc.inspection.request import Prompt
 from extproc.tokens import estimate_encoded_tokens
 
 UNKNOWN_AUDIO_SECONDS = 60.0
@@ -53,25 +54,28 @@ class Tally(msgspec.Struct, gc=False):
     images: int = 0
     audio_seconds: float = 0.0
 
-    @property
-    def prompt_bytes(self) -> int:
-        """All text, without the quotes around it."""
-        return sum(map(len, self.texts)) - 2 * len(self.texts) + sum(map(len, self.schemas))
+    def prompt(
+        self, body: bytes, *, overhead_tokens: int, messages: int, opening: int | None, tools: int = 0
+    ) -> Prompt:
+        """All of it.
 
-    def tokens(self, body: bytes, prompt_bytes: int) -> int:
-        """The estimate for all text; 0 when there is none. `body` is what all of it was read from."""
-        if prompt_bytes >= _NEARLY_ALL * len(body):
-            # What stands between the texts weighs next to nothing then, and they need not be put together.
-            return estimate_encoded_tokens(body, prompt_bytes)
-        return estimate_encoded_tokens(b"".join(self.texts + self.schemas), quotes=2 * len(self.texts))
-
-    def pieces(self) -> tuple[msgspec.Raw, ...]:
-        """All that was weighed."""
-        return (*self.texts, *self.schemas)
-
-    def opening(self, texts: int | None) -> tuple[msgspec.Raw, ...]:
-        """How the prompt begins: its first `texts` texts (None: all)."""
-        return tuple(self.texts[:texts])
+        Args:
+            body: what all of it was read from.
+            opening: with how many texts the prompt begins (None: all).
+        """
+        texts = self.texts
+        size_bytes = sum(map(len, texts)) - 2 * len(texts) + sum(map(len, self.schemas))
+        return Prompt(
+            size_bytes=size_bytes,
+            tokens=self._tokens(body, size_bytes) + overhead_tokens,
+            overhead_tokens=overhead_tokens,
+            texts=(*texts, *self.schemas),
+            opening=tuple(texts[:opening]),
+            messages=messages,
+            tools=tools,
+            images=self.images,
+            audio_seconds=self.audio_seconds,
+        )
 
     def try_text(self, raw: msgspec.Raw) -> bool:
         """Add a JSON string; False, and nothing is added, when it is none."""
@@ -110,6 +114,12 @@ class Tally(msgspec.Struct, gc=False):
                 self._add_part(part, f"{at}[{number}]", depth)
         else:
             self.add_json(raw)
+
+    def _tokens(self, body: bytes, size_bytes: int) -> int:
+        if size_bytes >= _NEARLY_ALL * len(body):
+            # What stands between the texts weighs next to nothing then, and they need not be put together.
+            return estimate_encoded_tokens(body, size_bytes)
+        return estimate_encoded_tokens(b"".join(self.texts + self.schemas), quotes=2 * len(self.texts))
 
     def _add_part(self, part: _Part, at: str, depth: int) -> None:
         if part.type in _IMAGES:

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
+from msgspec.structs import replace
 
 from extproc.inspection.parts import Tally
-from extproc.inspection.request import PREFIX_CHARACTERS, RequestError
+from extproc.inspection.request import PREFIX_CHARACTERS, Prompt, RequestError
 
 _TOKEN_IDS = msgspec.json.Decoder(list[int])
 _QUOTE, _BRACKET = b'"['
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """How many prompts there are, how big all of them are, how the first begins, and what they say."""
-
-    total: int
-    texts: int
-    prompt_bytes: int
-    prompt_tokens: int
-    opening: tuple[str | msgspec.Raw, ...]
-    pieces: tuple[msgspec.Raw, ...]
-    token_ids: int
-
-
-def read_prompts(raw: msgspec.Raw, field: str, body: bytes) -> Prompts:
-    """Read the value of `field` of the body.
+def read_prompts(raw: msgspec.Raw, field: str, body: bytes) -> Prompt:
+    """Read the value of `field` of the body; each prompt counts as a message.
 
     Raises:
         RequestError: it is neither text nor token ids nor a list of either.
@@ -41,19 +28,11 @@ def read_prompts(raw: msgspec.Raw, field: str, body: bytes) -> Prompts:
             token_ids += item
         else:
             tally.try_text(item)
+    prompt = tally.prompt(body, overhead_tokens=token_ids, messages=len(items), opening=1)
+    if tally.texts:
+        return prompt
     # Token ids are told apart by how they are written.
-    start = memoryview(raw)[:PREFIX_CHARACTERS]
-    opening = tally.opening(1) if tally.texts else (str(start, "utf-8", "replace"),)
-    prompt_bytes = tally.prompt_bytes
-    return Prompts(
-        len(items),
-        len(tally.texts),
-        prompt_bytes,
-        tally.tokens(body, prompt_bytes) + token_ids,
-        opening,
-        tally.pieces(),
-        token_ids,
-    )
+    return replace(prompt, opening=(str(memoryview(raw)[:PREFIX_CHARACTERS], "utf-8", "replace"),))
 
 
 def _items(raw: msgspec.Raw, field: str) -> Sequence[msgspec.Raw | int]:

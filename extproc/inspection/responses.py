@@ -46,20 +46,9 @@ def inspect_responses(body: bytes) -> InferenceRequest:
     for tool in tools:
         tally.add_json(tool)
     tally.add_json(responses.text)
-    prompt_bytes = tally.prompt_bytes
-    return build(
-        Operation.RESPONSES,
-        responses,
-        prompt_bytes=prompt_bytes,
-        prompt_tokens=tally.tokens(body, prompt_bytes) + MESSAGE_TOKENS * messages,
-        texts=tally.pieces(),
-        overhead_tokens=MESSAGE_TOKENS * messages,
-        messages=messages,
-        tools=len(tools),
-        images=tally.images,
-        audio_seconds=tally.audio_seconds,
-        opening=tally.opening(opening),
-    )
+    overhead_tokens = MESSAGE_TOKENS * messages
+    prompt = tally.prompt(body, overhead_tokens=overhead_tokens, messages=messages, opening=opening, tools=len(tools))
+    return build(Operation.RESPONSES, responses, prompt)
 
 
 def _add_input(tally: Tally, raw: msgspec.Raw) -> tuple[int, int | None]:

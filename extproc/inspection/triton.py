@@ -12,7 +12,7 @@ import msgspec
 
 from extproc.headers import Headers
 from extproc.inspection.json import decode
-from extproc.inspection.request import InferenceRequest, RequestError, checked_output_limit
+from extproc.inspection.request import InferenceRequest, Prompt, RequestError, checked_output_limit
 from extproc.inspection.target import Operation, Target
 from extproc.tokens import estimate_tokens
 from headgate.policy.model import Protocol
@@ -176,19 +176,23 @@ def tensor_request(
     if len(set(limits.values())) > 1:
         # Which of them counts depends on the model's dialect, and so would the cap.
         raise RequestError(f"{' and '.join(map(repr, limits))} have to be equal.", param=next(iter(limits)))
+    prompt = Prompt(
+        size_bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
+        tokens=sum(map(estimate_tokens, texts)),
+        texts=tuple(texts),
+        opening=tuple(texts[:1]),
+        messages=len(texts),
+    )
     return InferenceRequest(
         protocol=protocol,
         operation=operation,
         model=model,
         stream=stream,
-        prompt_bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
-        prompt_tokens=sum(map(estimate_tokens, texts)),
+        prompt=prompt,
+        prompt_tokens=prompt.tokens,
         max_output_tokens=next(iter(limits.values()), None),
         output_limit_fields=tuple(limits),
-        messages=len(texts),
         session=session,
-        opening=tuple(texts[:1]),
-        texts=tuple(texts),
     )
 
 

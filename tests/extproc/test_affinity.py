@@ -9,14 +9,14 @@ import pytest
 
 from extproc.affinity import AffinityNames
 from extproc.headers import Headers
-from extproc.inspection.request import InferenceRequest
+from extproc.inspection.request import InferenceRequest, Prompt
 from headgate.policy.model import Affinity, Protocol
 
 NO_HEADERS = Headers(())
 
 
 def request(session: str = "", prefix: str = "Once upon a time") -> InferenceRequest:
-    return InferenceRequest(protocol=Protocol.OPENAI, model="m", session=session, opening=(prefix,))
+    return InferenceRequest(protocol=Protocol.OPENAI, model="m", session=session, prompt=Prompt(opening=(prefix,)))
 
 
 def name(

@@ -8,7 +8,7 @@ import pytest
 
 from extproc.infer import infer_changes
 from extproc.inspection.infer_changes import InferChanges
-from extproc.inspection.request import InferenceRequest
+from extproc.inspection.request import InferenceRequest, Prompt
 from extproc.inspection.target import Operation
 from extproc.routing import Destination
 from headgate.policy.model import Backend, Cluster, Frontend, Protocol
@@ -33,7 +33,11 @@ def bound_for(priority: int = 0, overrides: dict[str, float] | None = None, **cl
 
 def asking(*limits: str, texts: int = 0) -> InferenceRequest:
     return InferenceRequest(
-        protocol=Protocol.TRITON, model="m", operation=Operation.INFER, output_limit_fields=limits, messages=texts
+        protocol=Protocol.TRITON,
+        model="m",
+        operation=Operation.INFER,
+        output_limit_fields=limits,
+        prompt=Prompt(messages=texts),
     )
 
 

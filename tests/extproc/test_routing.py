@@ -9,7 +9,7 @@ import pytest
 
 from extproc.headers import Headers
 from extproc.identity import Identity
-from extproc.inspection.request import InferenceRequest
+from extproc.inspection.request import InferenceRequest, Prompt
 from extproc.routing import Destination, NoDestination, capped_output_tokens, degraded_routes, find_route
 from headgate.policy.model import OutputTokens, Policy, Protocol, Route
 
@@ -125,9 +125,8 @@ def test_a_condition_may_ask_for_everything_known_of_the_request_and_the_cluster
     signals.depths["standard"] = 5
     routes = (Route(cluster="tiny", when=policy.rules.compile(condition)), Route(cluster="best"))
     revised = revise(models={"assistant": {"routes": routes, "degrade": ()}})
-    request = asking(
-        stream=True, prompt_tokens=9000, prompt_bytes=36000, max_output_tokens=700, tools=2, images=1, messages=3
-    )
+    prompt = Prompt(size_bytes=36000, tools=2, images=1, messages=3)
+    request = asking(stream=True, prompt=prompt, prompt_tokens=9000, max_output_tokens=700)
 
     found = route(revised, signals, "acme", request, Headers([("x-session-id", "s-1"), ("X-Canary", "yes")]))
 

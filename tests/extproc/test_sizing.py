@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace as revised
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from extproc.calibration import NO_CORRECTION, Correction
 from extproc.identity import Identity
-from extproc.inspection.request import InferenceRequest
+from extproc.inspection.request import InferenceRequest, Prompt
 from extproc.sizing import counted, is_worth_counting, sized
 from headgate.policy.model import Model, Policy, Protocol
 
 REQUEST = InferenceRequest(
     protocol=Protocol.OPENAI,
     model="assistant",
-    prompt_bytes=4000,
+    prompt=Prompt(size_bytes=4000, tokens=1000, overhead_tokens=8, texts=("the prompt",)),
     prompt_tokens=1000,
-    overhead_tokens=8,
-    texts=("the prompt",),
 )
 SURE = Correction(factor=1.0, low=0.95, high=1.05)
+
+
+def with_prompt(**changes: Any) -> InferenceRequest:
+    return replace(REQUEST, prompt=replace(REQUEST.prompt, **changes))
 
 
 @pytest.fixture
@@ -43,19 +46,19 @@ def test_an_estimate_is_corrected_and_kept_to_learn_from(model: Model) -> None:
 
 
 def test_media_are_priced_after_the_correction_and_teach_nothing(model: Model) -> None:
-    request = sized(replace(REQUEST, images=2), model, Correction(factor=1.5), None)
+    request = sized(with_prompt(images=2), model, Correction(factor=1.5), None)
 
     assert (request.prompt_tokens, request.uncorrected_prompt_tokens) == (1700, 0)
 
 
 def test_token_ids_are_exact_already(model: Model) -> None:
-    request = sized(replace(REQUEST, prompt_bytes=0), model, Correction(factor=1.5), None)
+    request = sized(with_prompt(size_bytes=0), model, Correction(factor=1.5), None)
 
     assert (request.prompt_tokens, request.uncorrected_prompt_tokens) == (1000, 0)
 
 
 def test_an_exact_count_has_the_template_and_the_media_on_top(model: Model) -> None:
-    assert counted(replace(REQUEST, images=1), model, 950).prompt_tokens == 950 + 8 + 100
+    assert counted(with_prompt(images=1), model, 950).prompt_tokens == 950 + 8 + 100
 
 
 @pytest.mark.parametrize(("tokens", "is_worth_it"), [(900, False), (960, True), (1040, True), (1100, False)])
@@ -72,10 +75,8 @@ def test_counting_is_worth_it_near_a_number_that_decides(
     ("change", "tokenizer"), [({"texts": ()}, "tokenizer.json"), ({}, None)], ids=["nothing to count", "no tokenizer"]
 )
 def test_without_texts_or_a_tokenizer_nothing_is_counted(
-    policy: Policy, model: Model, change: dict[str, object], tokenizer: str | None
+    policy: Policy, model: Model, change: dict[str, Any], tokenizer: str | None
 ) -> None:
     who = Identity(policy.tenants["acme"], policy.tiers["premium"])
 
-    assert not is_worth_counting(
-        policy, who, revised(model, tokenizer=tokenizer), replace(REQUEST, **change), NO_CORRECTION
-    )
+    assert not is_worth_counting(policy, who, revised(model, tokenizer=tokenizer), with_prompt(**change), NO_CORRECTION)

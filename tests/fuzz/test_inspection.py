@@ -152,7 +152,7 @@ def run(inputs: int, seed: int) -> tuple[int, int]:
 
 
 def check(request: InferenceRequest, body: bytes) -> None:
-    assert 0 <= request.prompt_bytes <= 2 * len(body), body
+    assert 0 <= request.prompt.size_bytes <= 2 * len(body), body
     assert request.prompt_tokens >= 0, body
     assert 1 <= request.choices <= MAX_CHOICES * max(1, len(body)), body
     assert request.max_output_tokens is None or 1 <= request.max_output_tokens <= MAX_OUTPUT_TOKENS, body

@@ -20,4 +20,5 @@ class Named:
 def without_prompt(request: InferenceRequest) -> InferenceRequest:
     """The request as it can be written down: its beginning in one piece, its fields by name."""
     named = Named(request.fields)
-    return replace(request, texts=(), overhead_tokens=0, opening=(request.prompt_prefix,), edited=named)
+    prompt = replace(request.prompt, texts=(), overhead_tokens=0, opening=(request.prompt.prefix,))
+    return replace(request, prompt=prompt, edited=named)

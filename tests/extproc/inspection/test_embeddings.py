@@ -9,7 +9,7 @@ import pytest
 
 from extproc.headers import Headers
 from extproc.inspection import inspect
-from extproc.inspection.request import InferenceRequest, RequestError
+from extproc.inspection.request import InferenceRequest, Prompt, RequestError
 from extproc.inspection.target import Operation, Target
 from extproc.tokens import estimate_tokens
 from headgate.policy.model import Protocol
@@ -40,11 +40,9 @@ def test_the_input_is_text_token_ids_or_a_list_of_either(
         protocol=Protocol.OPENAI,
         operation=Operation.EMBEDDINGS,
         model="assistant",
-        prompt_bytes=prompt_bytes,
+        prompt=Prompt(size_bytes=prompt_bytes, tokens=prompt_tokens, opening=(prompt_prefix,), messages=messages),
         prompt_tokens=prompt_tokens,
         has_output=False,
-        messages=messages,
-        opening=(prompt_prefix,),
         edited=Named(frozenset({"model"})),
     )
 

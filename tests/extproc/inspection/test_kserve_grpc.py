@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
 from tritonclient.grpc import service_pb2 as triton
 
 from extproc.inspection.infer_changes import InferChanges
 from extproc.inspection.kserve_grpc import asked_model, edit_message, inspect_message, rename_question
-from extproc.inspection.request import InferenceRequest, RequestError
+from extproc.inspection.request import InferenceRequest, Prompt, RequestError
 from extproc.inspection.target import Operation
 from extproc.tokens import estimate_tokens
 from headgate.policy.model import Protocol
@@ -50,7 +49,7 @@ LLM = (("text_input", "BYTES", text(HELLO)), ("max_tokens", "INT32", struct.pack
 
 
 def read(request: triton.ModelInferRequest, *, stream: bool = False) -> InferenceRequest:
-    return replace(inspect_message(request.SerializeToString(), stream=stream), texts=())
+    return inspect_message(request.SerializeToString(), stream=stream)
 
 
 def edit(request: triton.ModelInferRequest, model: str = "assistant", **changes: Any) -> triton.ModelInferRequest:
@@ -68,12 +67,10 @@ EXPECTED = InferenceRequest(
     protocol=Protocol.KSERVE_GRPC,
     operation=Operation.INFER,
     model="assistant",
-    prompt_bytes=19,
+    prompt=Prompt(size_bytes=19, tokens=estimate_tokens(HELLO), texts=(HELLO,), opening=(HELLO,), messages=1),
     prompt_tokens=estimate_tokens(HELLO),
     max_output_tokens=50,
     output_limit_fields=("max_tokens",),
-    messages=1,
-    opening=(HELLO,),
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from extproc.headers import Headers
 from extproc.inspection import inspect
-from extproc.inspection.request import InferenceRequest, RequestError
+from extproc.inspection.request import InferenceRequest, Prompt, RequestError
 from extproc.inspection.target import Operation, Target
 from extproc.tokens import estimate_tokens
 from headgate.policy.model import Protocol
@@ -35,15 +35,14 @@ def test_a_message_is_read_whole() -> None:
         operation=Operation.MESSAGES,
         model="assistant",
         stream=True,
-        prompt_bytes=len(text),
+        prompt=Prompt(
+            size_bytes=len(text), tokens=estimate_tokens(text) + 4, messages=1, tools=1, opening=("Be brief.Hello",)
+        ),
         prompt_tokens=estimate_tokens(text) + 4,
         max_output_tokens=50,
         output_limit_fields=("max_tokens",),
-        messages=1,
-        tools=1,
         edited=Named(frozenset({"model", "max_tokens", "temperature"})),
         session="someone",
-        opening=("Be brief.Hello",),
     )
 
 
@@ -53,7 +52,7 @@ def test_a_conversation_begins_with_the_same_prefix_at_every_turn() -> None:
 
     first, second = read(system="Be brief.", messages=opening), read(system="Be brief.", messages=opening + answer)
 
-    assert first.prompt_prefix == second.prompt_prefix == "Be brief.Hello"
+    assert first.prompt.prefix == second.prompt.prefix == "Be brief.Hello"
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"user_id": None}, {"anything": 1}])
@@ -75,7 +74,7 @@ def test_without_a_users_id_there_is_no_session(metadata: object) -> None:
 def test_blocks_count_by_what_the_model_reads_of_them(content: list[object], text: str, images: int) -> None:
     request = read(messages=[{"role": "user", "content": content}])
 
-    assert (request.prompt_bytes, request.images) == (len(text), images)
+    assert (request.prompt.size_bytes, request.prompt.images) == (len(text), images)
     assert request.prompt_tokens == estimate_tokens(text) + 4
 
 
@@ -84,7 +83,7 @@ def test_blocks_within_blocks_count_as_text_beyond_what_any_client_sends() -> No
     for _ in range(200):
         content = [{"type": "tool_result", "content": content}]
 
-    assert read(messages=[{"role": "user", "content": content}]).prompt_bytes > 1000
+    assert read(messages=[{"role": "user", "content": content}]).prompt.size_bytes > 1000
 
 
 @pytest.mark.parametrize(

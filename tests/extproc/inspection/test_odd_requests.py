@@ -76,7 +76,7 @@ def refused(name: str, body: bytes) -> RequestError:
 def test_the_frames_themselves_are_requests(name: str) -> None:
     request = DIALECTS[name].read(DIALECTS[name].body())
 
-    assert (request.model, request.prompt_bytes) == ("m", 5)
+    assert (request.model, request.prompt.size_bytes) == ("m", 5)
     assert request.max_output_tokens == (None if name == "embeddings" else 5)
 
 
@@ -125,7 +125,7 @@ def test_nine_hundred_levels_are_read_and_a_thousand_refused(name: str, opening:
     dialect = DIALECTS[name]
     deep, too_deep = (f',"x":{opening * levels}1{closing * levels}' for levels in (900, 1000))
 
-    assert dialect.read(dialect.body(more=deep)).prompt_bytes == 5
+    assert dialect.read(dialect.body(more=deep)).prompt.size_bytes == 5
     assert refused(name, dialect.body(more=too_deep)).message == "The request body is nested too deeply."
 
 
@@ -136,8 +136,8 @@ def test_nine_hundred_levels_are_read_and_a_thousand_refused(name: str, opening:
 def test_bytes_that_are_no_utf_8_pass_where_text_is_only_weighed(name: str) -> None:
     dialect = DIALECTS[name]
 
-    assert dialect.read(dialect.body(text='"\xff\xfe"')).prompt_bytes == 2
-    assert dialect.read(dialect.body(more=',"x":"\xff","\xfe":1')).prompt_bytes == 5
+    assert dialect.read(dialect.body(text='"\xff\xfe"')).prompt.size_bytes == 2
+    assert dialect.read(dialect.body(more=',"x":"\xff","\xfe":1')).prompt.size_bytes == 5
 
 
 @pytest.mark.parametrize("name", ["generate", "infer"])
@@ -286,7 +286,7 @@ def test_results_of_tools_count_as_text_beyond_eight_levels() -> None:
     for _ in range(30):
         nested = f'[{{"type":"tool_result","content":{nested}}}]'
 
-    assert DIALECTS["messages"].read(DIALECTS["messages"].body(text=nested)).prompt_bytes > len("deep")
+    assert DIALECTS["messages"].read(DIALECTS["messages"].body(text=nested)).prompt.size_bytes > len("deep")
 
 
 # compression
@@ -370,7 +370,7 @@ def test_binary_tensors_over_http_and_grpc_have_the_same_answers(odd: str) -> No
             assert (raised.value.status, raised.value.param) in ((400, "max_tokens"), (400, "text_input"))
         else:
             request = read()
-            assert (request.prompt_bytes, request.max_output_tokens) == expected
+            assert (request.prompt.size_bytes, request.max_output_tokens) == expected
 
 
 def deep_group(levels: int) -> bytes:

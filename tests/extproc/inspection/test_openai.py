@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from extproc.headers import Headers
 from extproc.inspection import inspect
-from extproc.inspection.request import MAX_OUTPUT_TOKENS, InferenceRequest, RequestError
+from extproc.inspection.request import MAX_OUTPUT_TOKENS, InferenceRequest, Prompt, RequestError
 from extproc.inspection.target import Operation, Target
 from extproc.tokens import estimate_tokens
 from headgate.policy.model import Protocol
@@ -64,14 +64,12 @@ def test_a_chat_is_read_whole() -> None:
         protocol=Protocol.OPENAI,
         model="assistant",
         stream=True,
-        prompt_bytes=len(HELLO),
+        prompt=Prompt(size_bytes=len(HELLO), tokens=HELLO_TOKENS + PER_MESSAGE, messages=1, opening=(HELLO,)),
         prompt_tokens=HELLO_TOKENS + PER_MESSAGE,
         max_output_tokens=50,
         output_limit_fields=("max_tokens",),
         choices=2,
-        messages=1,
         session="u",
-        opening=(HELLO,),
         edited=Named(frozenset({"model", "max_tokens", "temperature"})),
     )
 
@@ -129,8 +127,12 @@ def test_messages_count_by_their_text_and_images(
 ) -> None:
     request = read_chat(messages=messages)
 
-    assert (request.prompt_bytes, request.prompt_tokens, request.images) == (prompt_bytes, prompt_tokens, images)
-    assert request.messages == len(messages)
+    assert (request.prompt.size_bytes, request.prompt_tokens, request.prompt.images) == (
+        prompt_bytes,
+        prompt_tokens,
+        images,
+    )
+    assert request.prompt.messages == len(messages)
 
 
 def test_tools_count_by_their_json() -> None:
@@ -140,8 +142,8 @@ def test_tools_count_by_their_json() -> None:
     request = read_chat(tools=[tool, tool])
 
     text = json.dumps(tool)
-    assert request.tools == 2
-    assert request.prompt_bytes == plain.prompt_bytes + 2 * len(text)
+    assert request.prompt.tools == 2
+    assert request.prompt.size_bytes == plain.prompt.size_bytes + 2 * len(text)
     assert request.prompt_tokens == estimate_tokens(HELLO + text + text) + PER_MESSAGE
 
 
@@ -150,7 +152,7 @@ def test_tool_calls_of_earlier_turns_count_as_text() -> None:
 
     request = read_chat(messages=[{"role": "assistant", "content": None, "tool_calls": calls}])
 
-    assert request.prompt_bytes == len(json.dumps(calls))
+    assert request.prompt.size_bytes == len(json.dumps(calls))
     assert request.prompt_tokens == estimate_tokens(json.dumps(calls)) + PER_MESSAGE
 
 
@@ -160,7 +162,7 @@ def test_text_that_is_not_utf_8_counts_by_its_bytes_where_it_is_weighed_and_is_r
 ) -> None:
     body = b'{"model":"assistant","messages":[{"content":"%b"}],"tools":[{"name":"%b"}]}' % (text, text)
 
-    assert read(CHAT, body).prompt_bytes == len(text) + len(b'{"name":""}') + len(text)
+    assert read(CHAT, body).prompt.size_bytes == len(text) + len(b'{"name":""}') + len(text)
     assert refused(CHAT, body.replace(b"assistant", text)).message == "The request body is not valid UTF-8."
 
 
@@ -190,8 +192,8 @@ def test_a_stream_is_asked_for_by_true_only(stream: bool | None) -> None:
         ([HELLO, "Bye"], 22, estimate_tokens(f"{HELLO}Bye"), 2, 2),
         ([1, 2, 3], 0, 3, 1, 1),
         ([[1, 2, 3]], 0, 3, 1, 1),
-        ([[1, 2, 3], [4], []], 0, 4, 1, 3),
-        ([], 0, 0, 1, 1),
+        ([[1, 2, 3], [4], []], 0, 4, 3, 3),
+        ([], 0, 0, 0, 1),
         ([0, 2**40], 0, 2, 1, 1),
     ],
 )
@@ -200,8 +202,8 @@ def test_a_prompt_is_text_or_token_ids_or_a_list_of_either(
 ) -> None:
     request = read_completion(prompt=prompt)
 
-    assert (request.prompt_bytes, request.prompt_tokens) == (prompt_bytes, prompt_tokens)
-    assert (request.messages, request.choices) == (messages, choices)
+    assert (request.prompt.size_bytes, request.prompt_tokens) == (prompt_bytes, prompt_tokens)
+    assert (request.prompt.messages, request.choices) == (messages, choices)
 
 
 def test_every_prompt_of_a_list_is_answered_n_times() -> None:
@@ -316,7 +318,7 @@ def test_of_a_repeated_key_the_last_counts_as_it_does_for_python_servers() -> No
 
     request = read(COMPLETION, body)
 
-    assert (request.model, request.prompt_bytes, request.max_output_tokens) == ("assistant", 5, 5)
+    assert (request.model, request.prompt.size_bytes, request.max_output_tokens) == ("assistant", 5, 5)
 
 
 # anything
@@ -364,7 +366,7 @@ def test_one_changed_byte_is_still_a_request_or_a_request_error(prefix: int, byt
 
     request = attempt(CHAT, bytes(body))
 
-    assert request is None or request.messages == 1
+    assert request is None or request.prompt.messages == 1
 
 
 # what requests belong together by
@@ -385,10 +387,10 @@ def test_a_conversation_begins_with_the_same_prefix_at_every_turn() -> None:
 
     first, second = read_chat(messages=opening), read_chat(messages=opening + answer)
 
-    assert first.prompt_prefix == second.prompt_prefix == "Be brief." + HELLO
+    assert first.prompt.prefix == second.prompt.prefix == "Be brief." + HELLO
 
 
 def test_a_prefix_is_no_longer_than_it_has_to_be() -> None:
-    assert read_chat(messages=[{"role": "user", "content": "x" * 5000}]).prompt_prefix == "x" * 1024
-    assert read_completion(prompt="x" * 5000).prompt_prefix == "x" * 1024
-    assert read_completion(prompt=[1, 2, 3]).prompt_prefix == "[1, 2, 3]"
+    assert read_chat(messages=[{"role": "user", "content": "x" * 5000}]).prompt.prefix == "x" * 1024
+    assert read_completion(prompt="x" * 5000).prompt.prefix == "x" * 1024
+    assert read_completion(prompt=[1, 2, 3]).prompt.prefix == "[1, 2, 3]"

@@ -9,7 +9,7 @@ import pytest
 
 from extproc.headers import Headers
 from extproc.inspection import inspect
-from extproc.inspection.request import InferenceRequest, RequestError
+from extproc.inspection.request import InferenceRequest, Prompt, RequestError
 from extproc.inspection.target import Operation, Target
 from extproc.tokens import estimate_tokens
 from headgate.policy.model import Protocol
@@ -34,15 +34,14 @@ def test_a_response_is_read_whole() -> None:
         operation=Operation.RESPONSES,
         model="assistant",
         stream=True,
-        prompt_bytes=len(text),
+        prompt=Prompt(
+            size_bytes=len(text), tokens=estimate_tokens(text) + 4, messages=1, tools=1, opening=("Be brief.Hello",)
+        ),
         prompt_tokens=estimate_tokens(text) + 4,
         max_output_tokens=50,
         output_limit_fields=("max_output_tokens",),
-        messages=1,
-        tools=1,
         service_tier="flex",
         edited=Named(frozenset({"model", "max_output_tokens", "service_tier"})),
-        opening=("Be brief.Hello",),
     )
 
 
@@ -52,7 +51,7 @@ def test_a_conversation_begins_with_the_same_prefix_at_every_turn() -> None:
 
     first, second = read(input=opening), read(input=opening + answer)
 
-    assert first.prompt_prefix == second.prompt_prefix == "Be brief.Hello"
+    assert first.prompt.prefix == second.prompt.prefix == "Be brief.Hello"
 
 
 def test_a_session_is_the_cache_key_or_else_the_user() -> None:
@@ -75,7 +74,7 @@ def test_a_session_is_the_cache_key_or_else_the_user() -> None:
 def test_items_count_by_what_the_model_reads_of_them(items: list[object], text: str, images: int) -> None:
     request = read(input=items)
 
-    assert (request.prompt_bytes, request.images, request.messages) == (len(text), images, 1)
+    assert (request.prompt.size_bytes, request.prompt.images, request.prompt.messages) == (len(text), images, 1)
     assert request.prompt_tokens == estimate_tokens(text) + 4
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from extproc.headers import Headers
 from extproc.inspection import inspect
-from extproc.inspection.request import MAX_OUTPUT_TOKENS, InferenceRequest, RequestError
+from extproc.inspection.request import MAX_OUTPUT_TOKENS, InferenceRequest, Prompt, RequestError
 from extproc.inspection.target import Operation, Target
 from extproc.inspection.triton import BinarySpan, split_infer
 from extproc.tokens import estimate_tokens
@@ -74,13 +74,10 @@ def test_the_stock_ensembles_generate_is_read_whole() -> None:
         operation=Operation.GENERATE,
         model="assistant",
         stream=True,
-        prompt_bytes=19,
+        prompt=Prompt(size_bytes=19, tokens=HELLO_TOKENS, texts=(HELLO,), opening=(HELLO,), messages=1),
         prompt_tokens=HELLO_TOKENS,
         max_output_tokens=50,
         output_limit_fields=("max_tokens",),
-        messages=1,
-        opening=(HELLO,),
-        texts=(HELLO,),
     )
 
 
@@ -111,13 +108,13 @@ def test_a_list_of_one_element_is_the_element() -> None:
 def test_text_counts_by_its_bytes(text_input: object, prompt_bytes: int, messages: int) -> None:
     request = generate(text_input=text_input)
 
-    assert (request.prompt_bytes, request.messages) == (prompt_bytes, messages)
+    assert (request.prompt.size_bytes, request.prompt.messages) == (prompt_bytes, messages)
 
 
 def test_a_model_without_text_has_no_prompt() -> None:
     request = generate(image="AAAA", threshold=0.5)
 
-    assert (request.prompt_tokens, request.messages, request.max_output_tokens) == (0, 0, None)
+    assert (request.prompt_tokens, request.prompt.messages, request.max_output_tokens) == (0, 0, None)
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "sampling_param_max_tokens"])
@@ -174,12 +171,12 @@ def test_a_body_that_is_no_generate_is_a_request_error(body: bytes) -> None:
 def test_tensor_data_is_read_however_it_is_nested(data: object) -> None:
     request = infer(tensor("text_input", "BYTES", data), tensor("max_tokens", "INT32", [[50]]))
 
-    assert (request.prompt_bytes, request.messages) == (19, 1)
+    assert (request.prompt.size_bytes, request.prompt.messages) == (19, 1)
     assert (request.max_output_tokens, request.output_limit_fields) == (50, ("max_tokens",))
 
 
 def test_all_nested_strings_count() -> None:
-    assert infer(tensor("text_input", "BYTES", [["a", "bb"], ["ccc"]])).prompt_bytes == 6
+    assert infer(tensor("text_input", "BYTES", [["a", "bb"], ["ccc"]])).prompt.size_bytes == 6
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "sampling_param_max_tokens", "request_output_len"])
@@ -272,7 +269,7 @@ def test_deep_and_wide_data_is_flattened_in_one_pass() -> None:
     body = f'{{"inputs":[{{"name":"text_input","data":{data}}}]}}'.encode()
 
     # A pass for every level would look at eighty million elements.
-    assert inspect(INFER, Headers(()), body).messages == width + 1
+    assert inspect(INFER, Headers(()), body).prompt.messages == width + 1
 
 
 # infer, binary
@@ -288,7 +285,7 @@ def test_binary_tensors_are_read_in_the_order_of_their_names() -> None:
         binary=prompt + b"\0" * 8 + limit,
     )
 
-    assert (request.prompt_bytes, request.prompt_tokens, request.max_output_tokens) == (19, HELLO_TOKENS, 50)
+    assert (request.prompt.size_bytes, request.prompt_tokens, request.max_output_tokens) == (19, HELLO_TOKENS, 50)
 
 
 def test_json_and_binary_tensors_mix() -> None:
@@ -298,7 +295,7 @@ def test_json_and_binary_tensors_mix() -> None:
         binary=text(HELLO, "b"),
     )
 
-    assert (request.messages, request.max_output_tokens) == (2, 50)
+    assert (request.prompt.messages, request.max_output_tokens) == (2, 50)
 
 
 @pytest.mark.parametrize(
@@ -350,7 +347,7 @@ def test_a_text_tensor_cut_short_is_refused(data: bytes) -> None:
 
 
 def test_binary_text_that_is_not_utf_8_still_counts() -> None:
-    assert infer(tensor("text_input", "BYTES", binary=6), binary=b"\2\0\0\0\xff\xfe").messages == 1
+    assert infer(tensor("text_input", "BYTES", binary=6), binary=b"\2\0\0\0\xff\xfe").prompt.messages == 1
 
 
 @pytest.mark.parametrize("size", [-1, 9, 2**63, 10**30, 1.5, 8.0, "8", True, None, [8], {}])
@@ -496,4 +493,4 @@ def test_any_json_like_an_infer_with_any_binary_tail_is_a_request_or_a_request_e
 def test_any_declared_length_is_survived(length: str, body: bytes) -> None:
     request = attempt(INFER, b'{"inputs":[]}' + body, length)
 
-    assert request is None or request.messages == 0
+    assert request is None or request.prompt.messages == 0
