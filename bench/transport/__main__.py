@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated
@@ -30,21 +31,22 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, in which every server has its turn.")] = 5,
     rate: Annotated[float, typer.Option(min=1.0, help="Requests per second of the open loop.")] = 200.0,
     connections: Annotated[int, typer.Option(min=1, max=16, help="Requests in flight of the closed loop.")] = 16,
+    python: Annotated[str, typer.Option(help="The servers' interpreter: this one, or another 3.11.")] = sys.executable,
 ) -> None:
     """Measure what a stream costs the server: the lean transport, grpcio, grpc-go, and the real decision."""
     plan = Plan(seconds=seconds, rounds=rounds, rate_per_second=rate, connections=connections)
     console = Console()
     with benchmark("transport", console) as announce:
-        figures = _measure(plan, console, announce)
+        figures = _measure(plan, python, console, announce)
     console.print(f"written to {write_result('transport', figures)}", highlight=False)
 
 
-def _measure(plan: Plan, console: Console, announce: Announce) -> dict[str, object]:
+def _measure(plan: Plan, python: str, console: Console, announce: Announce) -> dict[str, object]:
     facts = machine()
     announce("holding streams open")
-    held = _hold()
+    held = _hold(python)
     announce("building the Go peer, starting the servers and Envoy")
-    with running(FOLDER / "transport") as stage:
+    with running(FOLDER / "transport", python) as stage:
         for subject in stage.subjects:
             run_trial(stage, _WARMUP, subject, EXT_PROC, Loop.CLOSED, seed=0)
         rounds = list(_rounds(stage, plan, announce))
@@ -58,6 +60,7 @@ def _measure(plan: Plan, console: Console, announce: Announce) -> dict[str, obje
         "held_streams": held,
         "runs": table,
         "plan": plan,
+        "python": python,
         "machine": facts,
     }
 
@@ -71,8 +74,8 @@ def _rounds(stage: Stage, plan: Plan, announce: Announce) -> Iterator[Round]:
         yield trials
 
 
-def _hold() -> HeldStreams:
-    with served(server_command(Subject.LEAN)) as (address, pid):
+def _hold(python: str) -> HeldStreams:
+    with served(server_command(Subject.LEAN, python)) as (address, pid):
         return hold_streams(address, pid, _HELD_STREAMS, _IDLE_SECONDS)
 
 

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -41,18 +42,19 @@ class Stage:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Stage]:
+def running(folder: Path, python: str = sys.executable) -> Iterator[Stage]:
     """Start everything and wait until it is ready; without a Go toolchain the Go peer is left out.
 
     Args:
         folder: for the configuration, the logs and the Go program.
+        python: the interpreter of the servers in Python.
 
     Raises:
         ProcessFailed: something did not start.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    commands = _commands(folder)
+    commands = _commands(folder, python)
     with ExitStack() as stack:
         servers = {subject: stack.enter_context(served(command)) for subject, command in commands.items()}
         ports = {
@@ -75,7 +77,9 @@ def served(command: Sequence[str]) -> Iterator[tuple[str, int]]:
     Raises:
         ProcessFailed: it ended before.
     """
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    # Whatever interpreter runs it, with the packages of this one.
+    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("platlib")}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None  # asked for above
             address = server.stdout.readline().strip()
@@ -86,13 +90,13 @@ def served(command: Sequence[str]) -> Iterator[tuple[str, int]]:
             server.kill()
 
 
-def server_command(subject: Subject) -> list[str]:
+def server_command(subject: Subject, python: str = sys.executable) -> list[str]:
     """How one of the servers in Python is started."""
-    return [sys.executable, "-m", "bench.transport.serve", subject]
+    return [python, "-m", "bench.transport.serve", subject]
 
 
-def _commands(folder: Path) -> dict[Subject, list[str]]:
-    commands = {subject: server_command(subject) for subject in Subject if subject is not Subject.GRPCGO}
+def _commands(folder: Path, python: str) -> dict[Subject, list[str]]:
+    commands = {subject: server_command(subject, python) for subject in Subject if subject is not Subject.GRPCGO}
     peer = _build_peer(folder)
     return commands if peer is None else {**commands, Subject.GRPCGO: [str(peer), "127.0.0.1:0"]}
 
