@@ -16,6 +16,7 @@ from headgate.policy.model import Affinity
 AFFINITY_HEADER = "x-headgate-affinity"
 _SESSION_HEADER = "x-session-id"
 _KEY_BYTES, _NAME_BYTES = 32, 12
+_OFF = Affinity.OFF
 
 
 class AffinityNames:
@@ -30,7 +31,7 @@ class AffinityNames:
 
     def name(self, affinity: Affinity, tenant: str, headers: Headers, request: InferenceRequest) -> str:
         """What to stamp on a request for a cluster of this affinity; "" where it may run anywhere."""
-        if affinity is Affinity.OFF:
+        if affinity is _OFF:
             return ""
         session = headers.get(_SESSION_HEADER) or request.session
         if affinity is Affinity.SESSION and session:

@@ -66,6 +66,7 @@ from headgate.transport import StatusCode
 
 _NO_HEADERS, _NO_TARGET = Headers(()), Target(None, Operation.OTHER)
 _HEADERS, _BODY = Phase.REQUEST_HEADERS, Phase.REQUEST_BODY
+_ADMIT, _QUEUE, _DEGRADE = Verdict.ADMIT, Verdict.QUEUE, Verdict.DEGRADE
 
 
 class Exchange:
@@ -280,15 +281,14 @@ class Exchange:
         except RequestError as error:
             self._is_decided = False
             return self._reject(refusal.unreadable(error))
-        verdict = Verdict.QUEUE if waited_seconds else Verdict.ADMIT
-        if destination.is_degraded:
-            verdict = Verdict.DEGRADE
+        verdict = _DEGRADE if destination.is_degraded else _QUEUE if waited_seconds else _ADMIT
         decided = self._decision(verdict, destination.reason, 200, waited_seconds)
         attempt.forget_prompt()
+        was_encoded = changed.body is not None and self._headers.get(ENCODING_HEADER)
         forward = Forward(
             phase=self._phase,
             set_headers=stamp(identity, attempt.request.model) | routed(destination, changed, group),
-            remove_headers=(ENCODING_HEADER,) if changed.body is not None and ENCODING_HEADER in self._headers else (),
+            remove_headers=(ENCODING_HEADER,) if was_encoded else (),
             body=changed.body,
             decision=decided,
         )
@@ -310,7 +310,7 @@ class Exchange:
         # A question carries no tenant: rate limits, which go by that header, never count it.
         is_question = self._target.operation is Operation.METADATA
         headers = question.headers if is_question else stamp(identity, self._target.model or "") | question.headers
-        decided = self._decision(Verdict.ADMIT, "", 200)
+        decided = self._decision(_ADMIT, "", 200)
         forward = Forward(phase=self._phase, set_headers=headers, body=question.body, decision=decided)
         return [forward, Report(decided)]
 

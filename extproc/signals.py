@@ -13,6 +13,8 @@ from headgate.store import Scope, Store
 
 __all__ = ["ClusterSignals", "ServerLoad", "ServerLoads"]
 
+_DEGRADE = Rung.DEGRADE
+
 
 def _nobody_knows(cluster: str) -> ServerLoad | None:
     del cluster
@@ -78,7 +80,7 @@ class ClusterSignals:
 
     def is_degraded(self, tier: Tier, cluster: str) -> bool:
         """Whether the tier is being sent to cheaper clusters instead."""
-        if Rung.DEGRADE in tier.on_overload and self.is_unavailable(cluster):
+        if _DEGRADE in tier.on_overload and self.is_unavailable(cluster):
             return True
         if not self._degradations:
             return False
@@ -96,7 +98,7 @@ class ClusterSignals:
 
 def _waits_first(tier: Tier) -> bool:
     ladder = tier.on_overload
-    return Rung.QUEUE in ladder and Rung.DEGRADE in ladder and ladder.index(Rung.QUEUE) < ladder.index(Rung.DEGRADE)
+    return Rung.QUEUE in ladder and _DEGRADE in ladder and ladder.index(Rung.QUEUE) < ladder.index(_DEGRADE)
 
 
 def _share(used: int, limit: int | None) -> float:

@@ -10,6 +10,7 @@ from extproc.inspection.parts import Tally
 from extproc.inspection.request import InferenceRequest, RequestError
 from extproc.inspection.target import Operation
 
+_OPERATION = Operation.CHAT
 MESSAGE_TOKENS = 4
 """What a chat template puts around a message."""
 USER = msgspec.Raw(b'"user"')
@@ -60,4 +61,4 @@ def inspect_chat(body: bytes) -> InferenceRequest:
     messages = len(chat.messages)
     overhead_tokens = MESSAGE_TOKENS * messages
     prompt = tally.prompt(body, overhead_tokens=overhead_tokens, messages=messages, opening=opening, tools=len(tools))
-    return build(Operation.CHAT, chat, prompt, n=chat.n)
+    return build(_OPERATION, chat, prompt, n=chat.n)

@@ -32,7 +32,7 @@ def plain_body(target: Target, headers: Headers, body: bytes, limit_bytes: int) 
     """
     if target.protocol is _KSERVE_GRPC:
         return only_message(body, headers.get(GRPC_ENCODING_HEADER), limit_bytes)
-    return decompress(body, _encoding(headers), limit_bytes) if ENCODING_HEADER in headers else body
+    return decompress(body, _encoding(headers), limit_bytes) if headers.get(ENCODING_HEADER) else body
 
 
 def wire_body(target: Target, plain: bytes) -> bytes:
