@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from extproc.desk import AdmissionDesk, Answer, Waiting
 from extproc.events import (
@@ -36,7 +36,6 @@ from extproc.wire import build_response, parse_request
 from headgate.transport import Call, RpcError, StatusCode
 
 _log = logging.getLogger("headgate.extproc")
-Subject = TypeVar("Subject")
 
 
 class RequestConversation:
@@ -93,7 +92,7 @@ class RequestConversation:
     def receive(self, message: bytes) -> None:
         """Answer a message, now or once the open question is answered."""
         if not self._has_question:
-            self._guarded(self._take, message)
+            self._take(message)
             return
         if self._kept is None:
             self._kept = deque()
@@ -107,9 +106,9 @@ class RequestConversation:
         self._kept = None
         if self._waiting is not None:
             self._leave_queue()
-        given_back = self._exchange.receive(StreamEnded(), self._clock())
-        if not self._is_detached:
-            self._perform(given_back)
+        given_back = self._exchange.receive(_ENDED, self._clock())
+        for effect in given_back if not self._is_detached else ():
+            CARRY_OUT[type(effect)](self, effect)
         self._call.finish()
 
     def interrupt(self) -> None:
@@ -122,7 +121,8 @@ class RequestConversation:
             return
         if self._unanswered:
             self._leave_queue()
-            self._guarded(self._turn_away, "shutting_down")
+            self._feed(TurnedAway("shutting_down"))
+            self._call.finish()
         elif self._exchange.is_detachable:
             self._detach()
 
@@ -130,18 +130,31 @@ class RequestConversation:
         self._is_detached = True
         self._call.finish()
 
+    # `_take` and `_feed` are the outermost frames of all that happens to a request: they never raise.
+
     def _take(self, message: bytes) -> None:
-        event = parse_request(message)
         self._unanswered += 1
-        self._feed(event)
+        try:
+            event = parse_request(message)
+        except RpcError as error:
+            self._call.finish(error.code, error.message)
+        except Exception:  # noqa: BLE001  (an outermost frame)
+            self._fail()
+        else:
+            self._feed(event)
 
     def _feed(self, event: Event) -> None:
+        try:
+            self._go_on(event)
+        except Exception:  # noqa: BLE001  (an outermost frame)
+            self._fail()
+        if self._is_interrupted and self._exchange.is_detachable:
+            self._detach()
+
+    def _go_on(self, event: Event) -> None:
         started_at = self._clock()
         effects = self._exchange.receive(event, started_at)
         self._decision_seconds += self._clock() - started_at
-        self._perform(effects)
-
-    def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             CARRY_OUT[type(effect)](self, effect)
 
@@ -175,9 +188,9 @@ class RequestConversation:
         """Go on with the desk's answer; when the stream is over by now, the exchange gives a lease back."""
         self._waiting = None
         self._has_question = False
-        self._guarded(self._feed, answer)
+        self._feed(answer)
         while self._kept and not self._has_question and self._call.is_open:
-            self._guarded(self._take, self._kept.popleft())
+            self._take(self._kept.popleft())
         if self._kept is not None and not self._has_question:
             self._call.resume()
 
@@ -187,22 +200,11 @@ class RequestConversation:
             self._has_question = False
             waiting.leave()
 
-    def _guarded(self, work: Callable[[Subject], None], subject: Subject) -> None:
-        """The outermost frame of all that happens to a request: it never raises."""
-        try:
-            work(subject)
-        except RpcError as error:
-            self._call.finish(error.code, error.message)
-        except Exception:  # noqa: BLE001  (the outermost frame of a request)
-            _log.exception("a decision failed")
-            self._fail()
-        if self._is_interrupted and self._exchange.is_detachable:
-            self._detach()
-
     def _fail(self) -> None:
+        _log.exception("a decision failed")
         try:
             self._turn_away("internal_error")
-        except Exception:  # noqa: BLE001  (the outermost frame of a request)
+        except Exception:  # noqa: BLE001  (an outermost frame's)
             _log.exception("a failed decision could not be answered")
         if self._unanswered:
             # An end without an error would let the request through unchecked.
@@ -212,10 +214,11 @@ class RequestConversation:
     def _turn_away(self, reason: str) -> None:
         """Answer what still waits for an answer, so that the request does not pass unchecked, and end."""
         if self._unanswered:
-            self._feed(TurnedAway(reason))
+            self._go_on(TurnedAway(reason))
         self._call.finish()
 
 
+_ENDED = StreamEnded()
 CARRY_OUT: Mapping[type[Effect], Callable[[RequestConversation, Any], None]] = {
     AcquireLease: RequestConversation._acquire,
     CountTokens: RequestConversation._count_tokens,

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from extproc import conversation
-from extproc.events import Decision, Reply
+from extproc.events import Decision, Event, Reply
 from extproc.queue import FairQueue
 from extproc.signals import ClusterSignals
 from headgate.policy.model import OnStoreFailure, Policy
@@ -82,6 +82,22 @@ async def test_a_store_that_is_away_is_answered_as_the_policy_says(
     assert kind(await stream.ask(body())) == expected
     assert await stream.end() is grpc.StatusCode.OK
     await sidecar.is_idle()
+
+
+@pytest.mark.parametrize("message", [headers(), body()], ids=["headers", "body"])
+async def test_a_message_whose_reading_fails_unforeseen_is_a_503_and_never_a_pass(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, message: bytes
+) -> None:
+    def fail(message: bytes) -> Event:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(conversation, "parse_request", fail)
+    stream = sidecar.open()
+
+    assert refusal_of(await stream.ask(message)) == (503, "internal_error")
+    assert await stream.status() is grpc.StatusCode.OK
+    await sidecar.is_idle()
+    assert failures(caplog) == ["a decision failed"]
 
 
 @pytest.mark.parametrize("message", [b"\xff\xff", b"", b"GET / HTTP/1.1"])
