@@ -190,6 +190,9 @@ class Connection:
             self._on_late_data(stream_id)
             return
         is_end = flags & END_STREAM != 0
+        if is_end and not size:
+            stream.half_close()
+            return
         if not payload and not is_end:
             self._floods.on_control_frame()
         stream.receive(payload, size, is_end=is_end)

@@ -216,8 +216,6 @@ class Stream:
         if self._deframer is not None and self._deframer.kept_bytes:
             self.finish(StatusCode.INTERNAL, "the stream ended inside a message")
         self._end_conversation()
-        if not self.is_open and self._backlog is None:
-            self._forget()
 
     def cancel(self) -> None:
         """Nobody listens any more."""
@@ -386,7 +384,8 @@ class Stream:
 
     def _forget(self) -> None:
         self._table.open.pop(self.id, None)
-        self._drop_backlog()
+        if self._backlog is not None:
+            self._drop_backlog()
         if self._deframer is not None:
             self._table.kept_bytes -= self._deframer.kept_bytes
             self._deframer = None
