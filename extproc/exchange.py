@@ -59,7 +59,7 @@ from extproc.refusal import Refusal
 from extproc.rewrite import Rewrite, rewrite
 from extproc.routing import NoDestination, Signals, find_route
 from extproc.sizing import counted, is_worth_counting, sized
-from extproc.stamps import routed, stamp
+from extproc.stamps import stamp, stamp_route
 from headgate.policy.model import OnStoreFailure, Policy, Queue
 from headgate.store import Lease, LeaseRequest
 from headgate.transport import StatusCode
@@ -284,10 +284,12 @@ class Exchange:
         verdict = _DEGRADE if destination.is_degraded else _QUEUE if waited_seconds else _ADMIT
         decided = self._decision(verdict, destination.reason, 200, waited_seconds)
         attempt.forget_prompt()
+        headers = stamp(identity, attempt.request.model)
+        stamp_route(headers, destination, changed, group)
         was_encoded = changed.body is not None and self._headers.get(ENCODING_HEADER)
         forward = Forward(
             phase=self._phase,
-            set_headers=stamp(identity, attempt.request.model) | routed(destination, changed, group),
+            set_headers=headers,
             remove_headers=(ENCODING_HEADER,) if was_encoded else (),
             body=changed.body,
             decision=decided,

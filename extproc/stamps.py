@@ -11,17 +11,19 @@ from extproc.routing import Destination
 
 def stamp(identity: Identity, model: str) -> dict[str, str]:
     """The headers by which rate limits and model servers know the request's owner."""
-    stamp = {"x-headgate-tenant": identity.tenant.name, "x-headgate-tier": identity.tier.name}
-    return stamp | {"x-headgate-model": model} if model else stamp
+    headers = {"x-headgate-tenant": identity.tenant.name, "x-headgate-tier": identity.tier.name}
+    if model:
+        headers["x-headgate-model"] = model
+    return headers
 
 
-def routed(destination: Destination, changed: Rewrite, group: str) -> dict[str, str]:
-    """The headers by which Envoy finds the cluster, and those that follow from the edit.
+def stamp_route(headers: dict[str, str], destination: Destination, changed: Rewrite, group: str) -> None:
+    """Add the headers by which Envoy finds the cluster, and those that follow from the edit.
 
     Args:
         group: the name of the requests this one ought to meet again; "" for none.
     """
-    headers = {"x-model-cluster": destination.frontend.envoy_cluster}
+    headers["x-model-cluster"] = destination.frontend.envoy_cluster
     if group:
         headers[AFFINITY_HEADER] = group
     if changed.path is not None:
@@ -30,4 +32,3 @@ def routed(destination: Destination, changed: Rewrite, group: str) -> dict[str, 
         headers["content-length"] = str(len(changed.body))
     if changed.json_bytes is not None:
         headers[JSON_LENGTH_HEADER] = str(changed.json_bytes)
-    return headers
