@@ -20,7 +20,6 @@ from headgate.store import Scope
 HAS_TO_BUFFER = "Envoy must buffer the request body (request_body_mode BUFFERED)."
 _RETRY_AFTER_SECONDS = 1.0
 _NO_COUNTING = "Tokens are not counted here without running the model; every answer tells its own usage."
-_MAX_STANDINGS = 4096
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,8 +43,6 @@ def standing(policy: Policy, received: HeadersReceived) -> Standing:
     if known is None:
         known = _standing(policy, received)
         if received.likeness is not None and policy.credential_headers.isdisjoint(DIFFERENT_EVERY_TIME):
-            if len(policy.standings) >= _MAX_STANDINGS:
-                policy.standings.clear()
             policy.standings[received.likeness] = known
     return known
 

@@ -16,6 +16,7 @@ from extproc.events import HeadersReceived, Likeness
 from extproc.headers import DIFFERENT_EVERY_TIME, Headers
 from extproc.wire_format import nested, tag_of
 from headgate.pb import ext_proc_pb2 as pb
+from headgate.remembered import Remembered
 
 _HEAD = tag_of(pb.ProcessingRequest, "request_headers")
 """What a message with the head of a request begins with, as Envoy writes it."""
@@ -26,7 +27,6 @@ _BEFORE_VALUE = re.compile(b"(" + b"|".join(map(re.escape, _BEFORE)) + rb")[\x00
 _FULL_DUPLEX, _BUFFERED = pb.ProcessingMode.FULL_DUPLEX_STREAMED, pb.ProcessingMode.BUFFERED
 _MAX_BYTES = 4096
 """Longer messages are not remembered, so that those of strangers take little memory."""
-_MAX_REMEMBERED, _MAX_SEEN = 1024, 8192
 
 _Places = tuple[tuple[str, int, int], ...]
 """Where values to be cut out stand in a message: header, begin, end."""
@@ -39,8 +39,8 @@ class _Known(NamedTuple):
 
 _last_places: dict[int, _Places] = {}
 """By the length of the message: most that are as long as another have them in the same places."""
-_known: dict[bytes, _Known] = {}
-_seen_once: set[int] = set()
+_known: Remembered[bytes, _Known] = Remembered(1024)
+_seen_once: Remembered[int, None] = Remembered(8192)
 """Hashes of what has come once: to remember what never comes again would cost more than to read it."""
 
 
@@ -104,12 +104,8 @@ def _remembered(rest: bytes, places: _Places) -> _Known | None:
     if known is not None and known.places == places:
         return known
     if hash(rest) not in _seen_once:
-        if len(_seen_once) >= _MAX_SEEN:
-            _seen_once.clear()
-        _seen_once.add(hash(rest))
+        _seen_once[hash(rest)] = None
         return None
-    if len(_known) >= _MAX_REMEMBERED:
-        _known.clear()
     known = _known[rest] = _Known(places, _read_rest(rest, places))
     return known
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from headgate.policy.rules import Rule, RuleEngine, RuleTable
+from headgate.remembered import Remembered
 
 DEFAULT_MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_BODY_BYTES = 256 * 1024 * 1024
@@ -21,6 +22,7 @@ DEFAULT_IMAGE_TOKENS = 1024
 DEFAULT_AUDIO_TOKENS_PER_SECOND = 25.0
 DEFAULT_OPERATIONS = frozenset({"chat", "text_completion"})
 """What a server of OpenAI's API is asked for where the policy does not say more."""
+_MAX_STANDINGS = 4096
 
 Decoding = float | int | str | tuple[str, ...]
 
@@ -333,7 +335,9 @@ class Policy:
     _served: dict[tuple[Protocol, str], bool] = field(init=False, repr=False, compare=False, default_factory=dict)
     reservations: Mapping[str, float] = field(init=False, repr=False, compare=False)
     credential_headers: frozenset[str] = field(init=False, repr=False, compare=False)
-    standings: dict[Any, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+    standings: dict[Any, Any] = field(
+        init=False, repr=False, compare=False, default_factory=lambda: Remembered(_MAX_STANDINGS)
+    )
 
     def __post_init__(self) -> None:
         headers = (each.header for each in self.identity if not isinstance(each, AnonymousIdentity))

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from cel_expr_python import cel
 
 from headgate.policy.decisive import Ask, decisive_facts
+from headgate.remembered import Remembered
 
 VARIABLES: Mapping[str, Any] = {
     "tenant": cel.Type.STRING,
@@ -104,7 +105,7 @@ class RuleTable:
     mentions: tuple[str, ...]
     first: Any
     asks: list[Ask] | None
-    answers: dict[Hashable, int | None] = field(default_factory=dict)
+    answers: dict[Hashable, int | None] = field(default_factory=lambda: Remembered(_MAX_ANSWERS))
 
 
 class RuleEngine:
@@ -162,8 +163,6 @@ class RuleEngine:
             return self._evaluate(table, facts)
         known, answers = tuple([ask(facts) for ask in table.asks]), table.answers
         if known not in answers:
-            if len(answers) >= _MAX_ANSWERS:
-                answers.clear()
             answers[known] = self._evaluate(table, facts)
         return answers[known]
 

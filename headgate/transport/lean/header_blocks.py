@@ -10,6 +10,7 @@ from typing import cast
 
 import hpack
 
+from headgate.remembered import Remembered
 from headgate.transport.lean.frames import END_STREAM, ConnectionFault, ErrorCode
 from headgate.transport.lean.request_head import HeaderList, RequestHead, parse_head
 
@@ -24,16 +25,13 @@ class RememberedHeads:
     """The heads of blocks seen before; one for all connections of a server."""
 
     def __init__(self) -> None:
-        self._heads: dict[bytes, RequestHead] = {}
+        self._heads: Remembered[bytes, RequestHead] = Remembered(_MAX_REMEMBERED)
         self.find = self._heads.get
 
     def remember(self, block: bytes, head: RequestHead) -> None:
         """Keep a head; blocks that are all different push each other out."""
-        if len(block) > _MAX_REMEMBERED_BYTES:
-            return
-        if len(self._heads) >= _MAX_REMEMBERED:
-            self._heads.clear()
-        self._heads[block] = head
+        if len(block) <= _MAX_REMEMBERED_BYTES:
+            self._heads[block] = head
 
 
 class HeaderReader:
