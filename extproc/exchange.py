@@ -381,9 +381,8 @@ class Exchange:
 
     def _decision(self, verdict: Verdict, reason: str, status: int, waited_seconds: float = 0.0) -> Decision:
         return decision(
-            self._headers, self._target, self._identity, self._attempt,
-            verdict=verdict, reason=reason, status=status, waited_seconds=waited_seconds,
-        )  # fmt: skip
+            self._headers, self._target, self._identity, self._attempt, verdict, reason, status, waited_seconds
+        )
 
 
 TAKE: Mapping[type[Event], Callable[[Exchange, Any], list[Effect]]] = {

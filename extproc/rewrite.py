@@ -71,7 +71,7 @@ def rewrite(
     """Fit a request to the place it runs at; `body` is plain, see `content.plain_body`."""
     changed = _rewrite(target, headers, request, destination, body)
     if changed.body is not None:
-        return Rewrite(changed.path, wire_body(target, changed.body), changed.json_bytes)
+        return changed
     # Of all that run models only Triton's infer can decompress.
     is_unreadable = is_compressed(headers) and target.operation is not Operation.INFER
     return replace(changed, body=body) if is_unreadable else changed
@@ -81,7 +81,8 @@ def _rewrite(
     target: Target, headers: Headers, request: InferenceRequest, destination: Destination, body: bytes
 ) -> Rewrite:
     if request.protocol is _KSERVE_GRPC:
-        return Rewrite(None, _edit_message(request, destination, body))
+        edited = _edit_message(request, destination, body)
+        return Rewrite(None, None if edited is None else wire_body(target, edited))
     if request.protocol is _TRITON:
         is_renamed = destination.frontend.model != request.model
         path = target.path_for(destination.frontend.model) if is_renamed else None

@@ -37,7 +37,7 @@ VARIABLES: Mapping[str, Any] = {
     "region": cel.Type.STRING,
 }
 _NUMBERS = frozenset(name for name, kind in VARIABLES.items() if kind == cel.Type.INT)
-_MAX_ANSWERS = 4096
+_MAX_ANSWERS, _UNKNOWN = 4096, -1
 _CLUSTER_ARGUMENT = re.compile(r"\b(?:saturation|queue_depth)\s*\(\s*(['\"])(.*?)\1")
 _WORD = re.compile(r"[A-Za-z_]+")
 _NUMBER = re.compile(r"(?<![\w.])[0-9]{1,15}(?![\w.])")
@@ -162,9 +162,10 @@ class RuleEngine:
         if table.asks is None:
             return self._evaluate(table, facts)
         known, answers = tuple([ask(facts) for ask in table.asks]), table.answers
-        if known not in answers:
-            answers[known] = self._evaluate(table, facts)
-        return answers[known]
+        answer = answers.get(known, _UNKNOWN)
+        if answer == _UNKNOWN:
+            answer = answers[known] = self._evaluate(table, facts)
+        return answer
 
     def _evaluate(self, table: RuleTable, facts: RuleFacts) -> int | None:
         self._facts = facts

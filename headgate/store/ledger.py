@@ -130,11 +130,12 @@ class Ledger:
             del self._tenants[request.tenant]
         if request.cluster is not None:
             tier, cluster, share = self._place(request.cluster, request.tier)
+            tokens = sign * request.tokens
             tier.requests += sign
             cluster.requests += sign
             share.requests += sign
-            cluster.tokens += sign * request.tokens
-            share.tokens += sign * request.tokens
+            cluster.tokens += tokens
+            share.tokens += tokens
 
     def _refused(self, request: LeaseRequest, scope: Scope) -> Refused:
         """To be asked again after the mean time a lease is held, shared by its holders: of many, one ends soon."""
