@@ -32,8 +32,7 @@ class Reporter:
         """Count one decision."""
         # Only a request that was routed names a model of the policy; a refused one may name anything.
         model = decision.model if decision.cluster else ""
-        labels = (decision.tier, model, decision.cluster, decision.verdict, decision.reason)
-        self._metrics.decisions.labels(*labels).inc()
+        self._metrics.decisions.labels(decision.tier, model, decision.cluster, decision.verdict, decision.reason).inc()
         self._metrics.decision_seconds.observe(decision_seconds)
         if decision.queue_wait_seconds:
             wait = self._metrics.queue_wait_seconds.labels(decision.tier, decision.cluster)

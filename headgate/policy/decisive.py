@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
-from functools import partial
 from operator import methodcaller
 from typing import Any
 
@@ -56,7 +55,14 @@ def _as_fine_as_needed(ask: Ask, sources: Iterable[str], mention: re.Pattern[str
             if compared_with is None:
                 return ask
             bounds.add(compared_with)
-    return partial(_place, ask, sorted(bounds))
+    ordered = sorted(bounds)
+
+    def place(facts: Any) -> int:
+        """Where the number lies: odd on one of the bounds, even between them."""
+        value: Any = ask(facts)
+        return bisect_left(ordered, value) + bisect_right(ordered, value)
+
+    return place
 
 
 def _comparisons(source: str, mention: re.Pattern[str]) -> Iterator[float | None]:
@@ -67,9 +73,3 @@ def _comparisons(source: str, mention: re.Pattern[str]) -> Iterator[float | None
             yield None
         else:
             yield float(comparison[1]) if "." in comparison[1] else int(comparison[1])
-
-
-def _place(ask: Ask, bounds: list[float], facts: Any) -> int:
-    """Where a number lies: odd on one of the bounds, even between them."""
-    value: Any = ask(facts)
-    return bisect_left(bounds, value) + bisect_right(bounds, value)
