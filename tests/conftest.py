@@ -231,6 +231,16 @@ def is_ready(http: httpx.Client, process: subprocess.Popen[bytes], log: Path) ->
         return False
 
 
+CONNECTED = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.dup2(int(sys.argv[2]), 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Chromium reads from 3 and writes to 4. In a process of its own: `preexec_fn` would run in a fork of this one, and the
+gRPC in there does not always live until Chromium takes its place."""
+
+
 class Browser:
     """One page of one headless Chromium, spoken to over its own protocol through two pipes."""
 
@@ -330,21 +340,16 @@ def browser(chromium_home: Path, tmp_path: Path) -> Iterator[Browser]:
     program = chromium_home / "usr/lib/chromium/chromium-headless-shell"
     their_input, commands = os.pipe()
     answers, their_output = os.pipe()
-    # Chromium reads from 3 and writes to 4; what these are now must not be overwritten on the way.
+    # What 3 and 4 are now must not be overwritten on the way.
     away = [fcntl.fcntl(end, fcntl.F_DUPFD, 100) for end in (their_input, their_output)]
-
-    def connect() -> None:
-        os.dup2(away[0], 3)
-        os.dup2(away[1], 4)
-
+    connected = [sys.executable, "-c", CONNECTED, *map(str, away)]
     with (tmp_path / "chromium.log").open("wb") as log:
         process = subprocess.Popen(
-            [str(program), *QUIET, f"--user-data-dir={tmp_path / 'profile'}"],
+            [*connected, str(program), *QUIET, f"--user-data-dir={tmp_path / 'profile'}"],
             env=environment,
             stdout=log,
             stderr=log,
-            pass_fds=(3, 4),
-            preexec_fn=connect,
+            pass_fds=away,
         )
     for end in (their_input, their_output, *away):
         os.close(end)
