@@ -25,6 +25,7 @@ from headgate.store import Lease, LeaseRequest, Refused
 from headgate.store.redis.store import RedisStore
 
 PATIENCE_SECONDS = 6.0
+LEASE_SECONDS = 15.0
 SIDECARS = 3
 ASKERS = 6
 LIMIT = 15
@@ -151,6 +152,7 @@ def store_at(policy: OnStoreFailure, **settings: Any) -> RedisStore:
         on_failure=lambda: policy,
         clock=time.monotonic,
         ageing_seconds=20.0,
+        lease_seconds=LEASE_SECONDS,
         deadline_seconds=0.4,
     )
 
@@ -183,8 +185,8 @@ async def load_on(stores: list[RedisStore]) -> AsyncIterator[tuple[list[Load], C
             load.give_back(lease)
 
 
-async def until(holds: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
+async def until(holds: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> None:
+    async with asyncio.timeout(seconds):
         while True:
             result = holds()
             if await result if isinstance(result, Awaitable) else result:
@@ -216,7 +218,8 @@ async def is_empty(port: int) -> bool:
 
 async def close(stores: list[RedisStore], port: int) -> None:
     """All was given back: so says Redis, and so say the sidecars."""
-    await until(lambda: is_empty(port))
+    # What a master was told last its replica may never hear: a lease given back just then stays until it expires.
+    await until(lambda: is_empty(port), LEASE_SECONDS + PATIENCE_SECONDS)
     for store in stores:
         await store.stop()
 
