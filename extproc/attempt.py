@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from msgspec.structs import force_setattr
+from msgspec.structs import replace
 
 from extproc import refusal
 from extproc.admission import Ladder, is_closed, ladder_of
@@ -44,8 +44,7 @@ class Attempt(msgspec.Struct, gc=False):
     def forget_prompt(self) -> None:
         """Free what is as long as the prompt: the request is decided on, and may run for minutes."""
         self.body = b""
-        force_setattr(self.request, "prompt", _FORGOTTEN)
-        force_setattr(self.request, "edited", None)
+        self.request = replace(self.request, prompt=_FORGOTTEN, edited=None)
 
 
 def contended(refused: LeaseRefused, request: LeaseRequest) -> Refusal:

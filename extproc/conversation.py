@@ -107,8 +107,8 @@ class RequestConversation:
         if self._waiting is not None:
             self._leave_queue()
         given_back = self._exchange.receive(_ENDED, self._clock())
-        for effect in given_back if not self._is_detached else ():
-            CARRY_OUT[type(effect)](self, effect)
+        if not self._is_detached:
+            self._perform(given_back)
         self._call.finish()
 
     def interrupt(self) -> None:
@@ -155,6 +155,9 @@ class RequestConversation:
         started_at = self._clock()
         effects = self._exchange.receive(event, started_at)
         self._decision_seconds += self._clock() - started_at
+        self._perform(effects)
+
+    def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             CARRY_OUT[type(effect)](self, effect)
 
